@@ -1,0 +1,187 @@
+"""A checkpoint folder's tensors, read lazily, and the digest that names its weights."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wildmerge import WildmergeError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+# The names of the safetensors format (its public specification) and torch's.
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+# Linux reads and writes at most 2 GiB in one call.
+_CALL = 1 << 30
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies: its shape, dtype, file, and the bytes from `offset` in it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    file: Path
+    offset: int
+    nbytes: int
+
+
+class Weights(Mapping[str, Entry]):
+    """The safetensors of one checkpoint folder: name -> Entry, and `read(name)` for the tensor.
+
+    Only the headers are read at first; they are checked against the sizes of the files, so that a
+    truncated download is found before any arithmetic. Reading is by `pread`, not by mapping the
+    file: a file that shrinks or a disk that fails gives an error instead of a bus fault, and any
+    number of threads may read at once.
+
+    Args:
+        folder: a folder with `model.safetensors`, or shards and `model.safetensors.index.json`.
+
+    Raises:
+        WildmergeError: no safetensors there, a shard missing, unreadable or truncated, or an index
+            that names tensors which its shards do not hold.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._entries: dict[str, Entry] = {}
+        index = self.folder / INDEX
+        if index.exists():
+            placed = _read_index(index)
+            for shard in sorted(set(placed.values())):
+                found = _read_header(self.folder / shard)
+                self._entries |= {n: e for n, e in found.items() if placed.get(n) == shard}
+            if lost := sorted(set(placed) - set(self._entries)):
+                raise WildmergeError(
+                    f"{index} places {lost[0]} in {placed[lost[0]]}, but that file does not hold "
+                    f"it ({len(lost)} such tensor(s)). The checkpoint is incomplete: delete the "
+                    f"folder {self.folder} and make it again."
+                )
+        else:
+            self._entries = _read_header(self.folder / SINGLE)
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def read(self, name: str) -> torch.Tensor:
+        """Read one tensor: the shape and dtype of its entry, on the CPU, in memory of its own.
+
+        Raises:
+            WildmergeError: the file cannot be read, or is shorter than its header says.
+        """
+        entry = self[name]
+        data = torch.empty(entry.nbytes, dtype=torch.uint8)
+        view = memoryview(data.numpy())
+        done = 0
+        try:
+            with open(entry.file, "rb", buffering=0) as file:
+                while done < entry.nbytes:
+                    step = os.preadv(
+                        file.fileno(), [view[done : done + _CALL]], entry.offset + done
+                    )
+                    if step == 0:
+                        raise OSError(f"it ends {entry.nbytes - done} bytes too early")
+                    done += step
+        except OSError as error:
+            raise WildmergeError(
+                f"Tensor {name} could not be read from {entry.file}: {error}. Delete the folder "
+                f"{self.folder}, so that it is made again, or mend the disk it lies on."
+            ) from error
+        return data.view(entry.dtype).view(entry.shape)
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    try:
+        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(name): str(shard) for name, shard in placed.items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WildmergeError(
+            f"Expected a JSON object with a `weight_map` in {index}, found something else "
+            f"({type(error).__name__}: {error}). Delete the folder {index.parent}, so that it is "
+            "made again."
+        ) from error
+
+
+def _read_header(path: Path) -> dict[str, Entry]:
+    """The entries of one safetensors file, checked against the file's size."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise ValueError(f"its header should have {length} bytes, the file has {size}")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        start = 8 + length
+        entries = {}
+        for name, info in header.items():
+            first, last = info["data_offsets"]
+            shape, dtype = tuple(info["shape"]), DTYPES[info["dtype"]]
+            nbytes = torch.Size(shape).numel() * dtype.itemsize
+            if last - first != nbytes or first < 0:
+                raise ValueError(f"{name} should have {nbytes} bytes, its place has {last - first}")
+            if start + last > size:
+                raise ValueError(f"it has {size} bytes, {name} would end at byte {start + last}")
+            entries[name] = Entry(shape, dtype, path, start + first, nbytes)
+        return entries
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise WildmergeError(
+            f"Expected a whole safetensors file at {path}, but it is missing, truncated or "
+            f"unreadable ({type(error).__name__}: {what}). Delete the folder {path.parent}, so "
+            "that it is made again."
+        ) from error
+
+
+def raw_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, in place, as they stand in a safetensors file."""
+    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+
+
+class Digest:
+    """The sha256 that names a model's weights, whatever shards or order they come in.
+
+    It is the sha256 over one line a tensor, sorted by name: name, dtype, shape, and the sha256 of
+    the tensor's bytes. Tensors may be added in any order, each once, from one thread or several.
+    """
+
+    def __init__(self):
+        self._lines: dict[str, str] = {}
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Add one tensor (contiguous, on the CPU)."""
+        content = hashlib.sha256(raw_bytes(tensor)).hexdigest()
+        shape = "x".join(map(str, tensor.shape))
+        self._lines[name] = f"{name} {DTYPE_NAMES[tensor.dtype]} {shape} {content}\n"
+
+    def hexdigest(self) -> str:
+        """The digest of all the tensors added so far, as 64 hexadecimal digits."""
+        return hashlib.sha256(
+            "".join(self._lines[name] for name in sorted(self._lines)).encode()
+        ).hexdigest()
