@@ -1,0 +1,244 @@
+# wildmerge: what happens when fine-tuned checkpoints of one base are merged in the wild.
+# Every rule of the study, in the order of the paper's Figure 1:
+# download -> task vectors -> merge -> evaluate -> aggregate.
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/demo.smk"
+
+
+wildcard_constraints:
+    base="[a-z0-9._-]+",
+    model="[a-z0-9._-]+",
+    subset="[a-z0-9._-]+",
+    recipe="[a-z0-9._-]+",
+    suite="[a-z0-9_]+",
+    study="[a-z0-9_]+",
+
+
+localrules:
+    all,
+    admit,
+    aggregate,
+    figure,
+    table,
+
+
+rule all:
+    input:
+        [study_files(study) for study in STUDIES],
+
+
+# A study is a target: `snakemake demo`, `snakemake wild`, and any other file of config/studies/.
+for study in STUDIES:
+
+    rule:
+        name:
+            study
+        input:
+            study_files(study),
+        localrule: True
+
+
+# --- Download: checkpoints at a pinned revision, questions of a suite --------------------------
+
+
+rule download:
+    output:
+        directory("resources/checkpoints/{base}/{model}"),
+    log:
+        "logs/download/{base}/{model}.log",
+    benchmark:
+        "benchmarks/download/{base}/{model}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=by_size(30, 10),
+    params:
+        repo=lambda w: row(w.base, w.model)["repo"],
+        revision=lambda w: row(w.base, w.model)["revision"],
+    script:
+        "workflow/scripts/download.py"
+
+
+rule fetch_suite:
+    output:
+        directory("resources/suites/{suite}"),
+    log:
+        "logs/fetch_suite/{suite}.log",
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        suite=lambda w: SHEETS.suites[w.suite],
+    script:
+        "workflow/scripts/fetch_suite.py"
+
+
+# --- Task vectors: what each checkpoint changed, and whether it can be merged ------------------
+
+
+rule task_vector:
+    input:
+        base="resources/checkpoints/{base}/base",
+        expert="resources/checkpoints/{base}/{model}",
+    output:
+        verdict="results/task_vectors/{base}/{model}.json",
+    log:
+        "logs/task_vector/{base}/{model}.log",
+    benchmark:
+        "benchmarks/task_vector/{base}/{model}.tsv"
+    resources:
+        mem_mb=by_size(3000, 1000),
+        runtime=by_size(10, 5),
+    params:
+        row=lambda w: row(w.base, w.model),
+    script:
+        "workflow/scripts/task_vector.py"
+
+
+rule admit:
+    input:
+        verdict="results/task_vectors/{base}/{model}.json",
+    output:
+        touch("results/task_vectors/{base}/{model}.admitted"),
+    log:
+        "logs/admit/{base}/{model}.log",
+    script:
+        "workflow/scripts/admit.py"
+
+
+# --- Merge: base + subset + recipe -> a model ---------------------------------------------------
+
+
+rule merge:
+    input:
+        base="resources/checkpoints/{base}/base",
+        experts=lambda w: [checkpoint(w.base, m) for m in members(w)],
+        verdicts=lambda w: [f"results/task_vectors/{w.base}/{m}.json" for m in members(w)],
+        admitted=lambda w: [f"results/task_vectors/{w.base}/{m}.admitted" for m in members(w)],
+    output:
+        model=temp(directory("results/merges/{base}/{subset}/{recipe}/model")),
+        yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
+        summary="results/merges/{base}/{subset}/{recipe}/summary.json",
+    log:
+        "logs/merge/{base}/{subset}/{recipe}.log",
+    benchmark:
+        "benchmarks/merge/{base}/{subset}/{recipe}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=by_size(4000, 2500),
+        runtime=by_size(10, 10),
+    params:
+        members=members,
+        recipe=recipe,
+        references=lambda w: {m: reference(w.base, m) for m in [BASE, *members(w)]},
+        dtype=config["merge_dtype"],
+    script:
+        "workflow/scripts/merge.py"
+
+
+# --- Evaluate: a model on a suite of benchmarks -------------------------------------------------
+
+
+rule tokenize:
+    input:
+        tokenizer="resources/checkpoints/{base}/base",
+        suite="resources/suites/{suite}",
+    output:
+        directory("resources/prompts/{base}/{suite}"),
+    log:
+        "logs/tokenize/{base}/{suite}.log",
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        suite=lambda w: SHEETS.suites[w.suite],
+    script:
+        "workflow/scripts/tokenize_prompts.py"
+
+
+rule evaluate:
+    input:
+        model=scored_model,
+        suite="resources/suites/{suite}",
+        prompts="resources/prompts/{base}/{suite}",
+    output:
+        scores="results/scores/{base}/{subset}/{recipe}/{suite}.json",
+        items="results/scores/{base}/{subset}/{recipe}/{suite}.items.parquet",
+    log:
+        "logs/evaluate/{base}/{subset}/{recipe}/{suite}.log",
+    benchmark:
+        "benchmarks/evaluate/{base}/{subset}/{recipe}/{suite}.tsv"
+    resources:
+        gpu=1,
+        mem_mb=by_size(6000, 1500),
+        runtime=by_size(60, 30),
+    params:
+        members=members,
+        suite=lambda w: SHEETS.suites[w.suite],
+        backend=config["backend"],
+        batch_size=config["batch_size"],
+    script:
+        "workflow/scripts/evaluate.py"
+
+
+# --- Aggregate: tidy tables, figures ------------------------------------------------------------
+
+
+rule aggregate:
+    input:
+        lambda w: [s[key] for s in scores(w.study) for key in ("scores", "summary") if s[key]],
+    output:
+        scores="results/studies/{study}/scores.csv",
+        merges="results/studies/{study}/merges.csv",
+    log:
+        "logs/aggregate/{study}.log",
+    params:
+        plan=lambda w: scores(w.study),
+    script:
+        "workflow/scripts/aggregate.py"
+
+
+rule figure:
+    input:
+        scores="results/studies/{study}/scores.csv",
+        merges="results/studies/{study}/merges.csv",
+    output:
+        pdf="results/studies/{study}/figures/{figure}.pdf",
+        png=report(
+            "results/studies/{study}/figures/{figure}.png",
+            caption="workflow/report/{figure}.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "logs/figure/{study}/{figure}.log",
+    params:
+        study=lambda w: STUDIES[w.study],
+    script:
+        "workflow/scripts/figures/{wildcards.figure}.py"
+
+
+rule table:
+    input:
+        scores="results/studies/{study}/scores.csv",
+        merges="results/studies/{study}/merges.csv",
+    output:
+        csv="results/studies/{study}/tables/{table}.csv",
+        tex="results/studies/{study}/tables/{table}.tex",
+        html=report(
+            "results/studies/{study}/tables/{table}.html",
+            caption="workflow/report/{table}.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+    log:
+        "logs/table/{study}/{table}.log",
+    params:
+        study=lambda w: STUDIES[w.study],
+    script:
+        "workflow/scripts/tables/{wildcards.table}.py"

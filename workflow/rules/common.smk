@@ -1,0 +1,129 @@
+"""Load and check config/, and answer what each rule asks of it. No torch, no science."""
+
+import os
+import sys
+from pathlib import Path
+
+HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+SCRIPTS = HOME / "workflow" / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+# Scripts in sub-folders import the package, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+from wildmerge import sheets
+from wildmerge.plan import BASE, IDENTITY, pool
+
+# A working folder with a config/ of its own is a project of its own.
+CONFIG = Path("config") if Path("config").is_dir() else HOME / "config"
+
+
+configfile: CONFIG / "config.yaml"
+
+
+sheets.validate(
+    config,
+    sheets.read_yaml(HOME / "workflow/schemas/config.schema.yaml"),
+    str(CONFIG / "config.yaml"),
+)
+SHEETS = sheets.load(CONFIG, HOME / "workflow/schemas")
+STUDIES = SHEETS.studies
+
+
+def row(base, model):
+    """The row of config/models.tsv; a name that is not there is reported by Snakemake's own words."""
+    try:
+        return SHEETS.models[base, model]
+    except KeyError:
+        raise WorkflowError(f"config/models.tsv has no row {base}/{model}.") from None
+
+
+def checkpoint(base, model):
+    return f"resources/checkpoints/{base}/{model}"
+
+
+def members(wildcards):
+    """The checkpoints in a subset: none for the base, itself for a checkpoint, else the draw's."""
+    base, subset = wildcards.base, wildcards.subset
+    if wildcards.get("recipe", IDENTITY) == IDENTITY:
+        return [] if subset == BASE else [subset]
+    try:
+        return list(SHEETS.members[base, subset])
+    except KeyError:
+        raise WorkflowError(
+            f"No study of config/studies/ has a subset {subset} of {base}."
+        ) from None
+
+
+def recipe(wildcards):
+    try:
+        return SHEETS.recipes[wildcards.recipe]
+    except KeyError:
+        raise WorkflowError(
+            f"No study of config/studies/ uses a recipe {wildcards.recipe}."
+        ) from None
+
+
+def reference(base, model):
+    """What a person types to get the same weights: repo@revision."""
+    found = row(base, model)
+    return f"{found['repo']}@{found['revision'] or 'unlocked'}"
+
+
+def scored_model(wildcards):
+    """The folder of weights that an evaluation reads."""
+    if wildcards.recipe == IDENTITY:
+        return checkpoint(wildcards.base, wildcards.subset)
+    return f"results/merges/{wildcards.base}/{wildcards.subset}/{wildcards.recipe}/model"
+
+
+def scores(study):
+    """One dict an evaluation of the study: what it is, and the files that hold its outcome."""
+    found = []
+    for e in SHEETS.evaluations[study]:
+        name = f"{e.base}/{e.subset}/{e.recipe}"
+        found.append(
+            {
+                "base": e.base,
+                "subset": e.subset,
+                "n": e.n,
+                "draw": e.draw,
+                "members": list(e.members),
+                "recipe": e.recipe,
+                "suite": e.suite,
+                "scores": f"results/scores/{name}/{e.suite}.json",
+                "items": f"results/scores/{name}/{e.suite}.items.parquet",
+                "summary": f"results/merges/{name}/summary.json" if e.is_merge else None,
+            }
+        )
+    return found
+
+
+def study_files(study):
+    """Everything that a study ends in."""
+    folder, spec = f"results/studies/{study}", STUDIES[study]
+    tables = [f"{folder}/{name}.csv" for name in ("scores", "merges")]
+    return [
+        *(tables if SHEETS.evaluations[study] else []),
+        *(f"{folder}/figures/{figure}.pdf" for figure in spec["figures"]),
+        *(f"{folder}/tables/{table}.csv" for table in spec["tables"]),
+    ]
+
+
+def drawn_from(base):
+    """Every checkpoint of a base that any study may draw."""
+    found = {}
+    for name, study in STUDIES.items():
+        if base in study["bases"]:
+            found |= pool(study, list(SHEETS.models.values()), base, name)
+    return list(found)
+
+
+def by_size(fixed, per_gb):
+    """A resource that grows with the model (GB of 16-bit weights) and with the attempt."""
+
+    def amount(wildcards, attempt):
+        return int((fixed + per_gb * float(row(wildcards.base, BASE)["gb"])) * attempt)
+
+    return amount
