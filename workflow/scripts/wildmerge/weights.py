@@ -96,24 +96,34 @@ class Weights(Mapping[str, Entry]):
             WildmergeError: the file cannot be read, or is shorter than its header says.
         """
         entry = self[name]
-        data = torch.empty(entry.nbytes, dtype=torch.uint8)
+        return self.read_part(name, 0, torch.Size(entry.shape).numel()).view(entry.shape)
+
+    def read_part(self, name: str, first: int, last: int) -> torch.Tensor:
+        """Read the elements [first, last) of one tensor taken as flat: (last - first,), its dtype.
+
+        Raises:
+            WildmergeError: the file cannot be read, or is shorter than its header says.
+        """
+        entry = self[name]
+        start, nbytes = first * entry.dtype.itemsize, (last - first) * entry.dtype.itemsize
+        data = torch.empty(nbytes, dtype=torch.uint8)
         view = memoryview(data.numpy())
         done = 0
         try:
             with open(entry.file, "rb", buffering=0) as file:
-                while done < entry.nbytes:
+                while done < nbytes:
                     step = os.preadv(
-                        file.fileno(), [view[done : done + _CALL]], entry.offset + done
+                        file.fileno(), [view[done : done + _CALL]], entry.offset + start + done
                     )
                     if step == 0:
-                        raise OSError(f"it ends {entry.nbytes - done} bytes too early")
+                        raise OSError(f"it ends {nbytes - done} bytes too early")
                     done += step
         except OSError as error:
             raise WildmergeError(
                 f"Tensor {name} could not be read from {entry.file}: {error}. Delete the folder "
                 f"{self.folder}, so that it is made again, or mend the disk it lies on."
             ) from error
-        return data.view(entry.dtype).view(entry.shape)
+        return data.view(entry.dtype)
 
 
 def _read_index(index: Path) -> dict[str, str]:
