@@ -1,0 +1,107 @@
+"""Simulated studies with a known truth, in the files that real merges and evaluations leave."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+# Gain in points at n = 12 and share of questions whose outcome a merge draws anew.
+TRAITS = {
+    "task_arithmetic": (1.5, 0.15),
+    "model_stock": (0.1, 0.03),
+    "ties": (0.3, 0.06),
+    "tsv_m": (-3.0, 0.3),
+    "iso_c": (-6.0, 0.4),
+    "task_arithmetic_sb": (1.0, 0.25),
+    "ties_sb": (0.35, 0.07),
+}
+RECIPES = list(TRAITS)
+TASKS = {"arc_easy": 300, "piqa": 250, "boolq": 200, "mmlu": 400}
+
+
+def outcomes(rng, base, chance, gain, churn):
+    """Right or wrong of a model that redraws a share of the base's answers.
+
+    base: (questions,) bool; chance: (questions,) the base's probability of being right;
+    gain: points that the model's probabilities lie above; churn: fraction redrawn, wide enough
+    that chance + gain / churn stays within 0 and 1. Returns (questions,) bool.
+    """
+    redrawn = rng.random(base.shape) < churn
+    return np.where(redrawn, rng.random(base.shape) < chance + gain / 100 / churn, base)
+
+
+def study(folder, bases=("sim",), pool=12, sizes=None, recipes=RECIPES, tasks=TASKS, seed=0):
+    """Write a simulated study below `folder`; returns the plan that aggregate.py reads.
+
+    sizes: n -> number of draws. Checkpoint i of a base is worth (i - pool / 2) / 4 points less
+    a half; a merge is worth the mean of its members plus the recipe's gain times n / pool.
+    """
+    sizes = sizes or {2: 15, 4: 15, 6: 15, 8: 15, 10: 15, 12: 1}
+    plan = []
+    for number, base in enumerate(bases):
+        rng = np.random.default_rng([seed, number])
+        task = np.repeat(np.arange(len(tasks)), list(tasks.values()))
+        chance = rng.uniform(0.35, 0.6, len(tasks))[task]
+        right = rng.random(task.size) < chance
+        names = [f"expert-{i + 1:02d}" for i in range(pool)]
+        worth = {name: (i - pool / 2) / 4 - 0.5 for i, name in enumerate(names)}
+        rows = [("base", 0, 0, [], "identity", 0.0, 0.0)]
+        rows += [(m, 1, 0, [m], "identity", worth[m], 0.3) for m in names]
+        for n, draws in sizes.items():
+            subsets = list(itertools.combinations(names, n))
+            chosen = rng.permutation(len(subsets))[:draws]
+            for draw, index in enumerate(chosen, start=1):
+                members = subsets[index]
+                for recipe in recipes:
+                    gain, churn = TRAITS[recipe]
+                    gain = gain * n / pool + np.mean([worth[m] for m in members]) * churn
+                    rows.append((f"n{n:02d}-{draw:02d}", n, draw, members, recipe, gain, churn))
+        for subset, n, draw, members, recipe, gain, churn in rows:
+            row = dict(base=base, subset=subset, n=n, draw=draw, members=list(members),
+                       recipe=recipe, suite="sim")  # fmt: skip
+            correct = outcomes(rng, right, chance, gain, churn) if churn else right
+            plan.append(row | write(folder, row, correct, tasks, task, churn, rng))
+    return plan
+
+
+def write(folder, row, correct, tasks, task, churn, rng):
+    """Write one model's score, items and summary files; returns their paths."""
+    place = Path(folder, row["base"], row["subset"], row["recipe"])
+    place.mkdir(parents=True)
+    paths = {"scores": place / "sim.json", "items": place / "sim.items.parquet", "summary": None}
+    entries = {}
+    for i, (name, questions) in enumerate(tasks.items()):
+        value = float(correct[task == i].mean())
+        entries[name] = dict(metric="acc", value=value, questions=questions, num_fewshot=0,
+                             stderr=(value * (1 - value) / (questions - 1)) ** 0.5, version=1.0,
+                             members={name: {"value": value, "questions": questions}})  # fmt: skip
+    score = {key: row[key] for key in ("base", "subset", "recipe", "members", "suite")}
+    score |= dict(backend="hf", batch_size=8, dtype="float16", device="cpu", seconds=12.5,
+                  model_digest=f"{rng.integers(2**63):064x}", suite_digest="5" * 64, tasks=entries,
+                  accuracy=float(np.mean([e["value"] for e in entries.values()])),
+                  versions={"lm_eval": "0.4.13", "torch": "2.13.0"})  # fmt: skip
+    paths["scores"].write_text(json.dumps(score))
+    names = np.repeat(list(tasks), list(tasks.values()))
+    items = {
+        "task": pa.array(names).dictionary_encode(),
+        "member": pa.array(names).dictionary_encode(),
+        "doc": pa.array(np.concatenate([np.arange(q) for q in tasks.values()]), pa.int32()),
+        "correct": pa.array(correct.astype(np.float32)),
+        "target": pa.array(np.zeros(task.size), pa.int16()),
+    }
+    pa.parquet.write_table(pa.table(items), paths["items"])
+    if row["n"] > 1:
+        paths["summary"] = place / "summary.json"
+        norm = 1 + 200 * churn
+        summary = dict(base=row["base"], subset=row["subset"], recipe=row["recipe"],
+                       members=row["members"], merge_method=row["recipe"], parameters={},
+                       version=1, inputs={m: "a" * 64 for m in row["members"]}, norm=norm,
+                       output_digest="b" * 64, norm_rounded=norm * 1.001, tensors={}, warnings=[],
+                       seconds=4.2, bytes_read=10**9, bytes_written=3 * 10**8, device="cpu",
+                       peak_memory_bytes=2 * 10**9, versions={"mergekit": "0.1.5"},
+                       dtype="float16", threads=1)  # fmt: skip
+        paths["summary"].write_text(json.dumps(summary))
+    return {key: path and str(path) for key, path in paths.items()}

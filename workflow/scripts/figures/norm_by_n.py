@@ -1,0 +1,33 @@
+"""Figure 4: L2 distance of merges from the base by number of checkpoints; band: sd over draws."""
+
+from wildmerge import style
+from wildmerge.scores import read_table
+
+
+def draw(merges):
+    """merges: rows of merges.csv. Returns the figure: a panel a base, logarithmic norm."""
+    merges = merges.drop_duplicates(["base", "subset", "recipe"])  # a norm has no suite
+    panels = style.panels(merges.assign(suite=""))
+    figure, axes = style.grid(1, len(panels), width=3.4 if len(panels) == 1 else 2.7)
+    for ax, (title, rows) in zip(axes[0], panels, strict=True):
+        for recipe in style.order(rows["recipe"]):
+            look = style.method(recipe)
+            by_n = rows[rows["recipe"] == recipe].groupby("n")["norm"]
+            mean, sd = by_n.mean().dropna(), by_n.std().dropna()
+            ax.plot(mean.index, mean, color=look.colour, marker=look.marker, ls=look.dash,
+                    label=look.label)  # fmt: skip
+            # A band that reaches below zero has no place on a logarithmic axis.
+            low = (mean[sd.index] - sd).clip(lower=mean[sd.index] / 10)
+            ax.fill_between(sd.index, low, mean[sd.index] + sd, color=look.colour, alpha=0.15, lw=0)
+        ax.set_yscale("log")
+        ax.set_title(title)
+        ax.set_xlabel("merged checkpoints, n")
+        ax.set_xticks(sorted(rows.loc[rows["n"] > 1, "n"].unique()))
+    axes[0, 0].set_ylabel("L2 norm of the update")
+    style.legend_below(figure, axes.flat)
+    return figure
+
+
+if __name__ == "__main__":
+    figure = draw(read_table(snakemake.input.merges))
+    style.save(figure, snakemake.output.pdf, snakemake.output.png)

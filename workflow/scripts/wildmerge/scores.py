@@ -1,0 +1,145 @@
+"""Score and summary files into tidy tables: one row a model and task, one row a merge."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+
+from wildmerge import WildmergeError
+from wildmerge.files import read_json
+
+MODEL = ["base", "subset", "n", "draw", "members", "recipe", "suite"]
+SCORES = [*MODEL, "task", "metric", "value", "stderr", "questions"]
+MERGES = [
+    *MODEL,
+    "accuracy",
+    "base_accuracy",
+    "best_accuracy",
+    "best_model",
+    "gain",
+    "gain_over_best",
+    "norm",
+    "norm_rounded",
+    "merge_seconds",
+    "evaluate_seconds",
+]
+
+
+def where(row) -> str:
+    """Name an evaluated model and its suite in messages: base/subset/recipe, suite."""
+    return f"{row['base']}/{row['subset']}/{row['recipe']}, suite {row['suite']}"
+
+
+def _check(score: dict, row: dict) -> None:
+    for key in ("base", "subset", "recipe", "suite"):
+        if score[key] != row[key]:
+            raise WildmergeError(
+                f"{row['scores']} should hold the scores of {where(row)}, but its {key} is "
+                f"{score[key]!r}. The file was moved or edited by hand: delete it and run again."
+            )
+    for task, entry in score["tasks"].items():
+        value = entry["value"]
+        if not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN fails this too
+            raise WildmergeError(
+                f"The {entry['metric']} of task {task} should be a fraction from 0 to 1, but is "
+                f"{value!r} in {row['scores']} ({where(row)}). A merge with broken weights gives "
+                "such scores: look at its log, then delete the score file and run again."
+            )
+    mean = math.fsum(entry["value"] for entry in score["tasks"].values()) / len(score["tasks"])
+    if not math.isclose(score["accuracy"], mean, abs_tol=1e-6):
+        raise WildmergeError(
+            f"The accuracy of {where(row)} should be the mean of its tasks, {mean:.6f}, but "
+            f"{row['scores']} says {score['accuracy']}. Delete the file and run again."
+        )
+
+
+def read(plan: list[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the planned score files and merge summaries into the two tidy tables of a study.
+
+    plan: one dict an evaluated model and suite, with base, subset, n, draw (0 where nothing was
+        drawn), members (names), recipe, suite, and the paths scores and summary (None where no
+        merge is made). A planned file that is not there leaves its row without numbers.
+    Returns the frames with columns `SCORES` (value a fraction) and `MERGES` (accuracies are
+    fractions, the mean over tasks; gains are percentage points; norms are L2; times seconds).
+    Raises WildmergeError for a score that is not finite, does not belong to its row, or was taken
+    on other tasks or questions than its base's.
+    """
+    task_rows, merge_rows, suites = [], [], {}
+    for row in plan:
+        model = {key: row[key] for key in MODEL} | {"members": ";".join(row["members"])}
+        merge = model | {"accuracy": None, "evaluate_seconds": None}
+        merge |= {"norm": 0.0 if row["subset"] == "base" else None}
+        if row.get("summary") and Path(row["summary"]).exists():
+            summary = read_json(row["summary"])
+            merge |= {"norm": summary["norm"], "norm_rounded": summary.get("norm_rounded")}
+            merge["merge_seconds"] = summary["seconds"] if row["n"] > 1 else None
+        merge_rows.append(merge)
+        if not Path(row["scores"]).exists():
+            continue
+        score = read_json(row["scores"])
+        _check(score, row)
+        asked = {task: entry["questions"] for task, entry in score["tasks"].items()}
+        first, expected = suites.setdefault((row["base"], row["suite"]), (row, asked))
+        if asked != expected:
+            raise WildmergeError(
+                f"Models of one base are compared on the same questions, but {where(row)} was "
+                f"asked {asked} (task: questions) and {where(first)} {expected}. One of the two is "
+                "older than the suite: delete its score file and run again."
+            )
+        merge |= {"accuracy": score["accuracy"], "evaluate_seconds": score["seconds"]}
+        for task, entry in score["tasks"].items():
+            keys = ("metric", "value", "stderr", "questions")
+            task_rows.append(model | {"task": task} | {key: entry[key] for key in keys})
+    scores = pd.DataFrame(task_rows, columns=SCORES)
+    merges = pd.DataFrame(merge_rows, columns=MERGES)
+    return scores, compare(merges)
+
+
+def compare(merges: pd.DataFrame) -> pd.DataFrame:
+    """Fill base_accuracy, best_accuracy, best_model, gain and gain_over_best (Tables 1-3).
+
+    The best checkpoint is the single one with the highest mean over tasks, chosen on the very
+    questions it is compared on, as in the paper's Table 2; ties go to the first by name.
+    """
+    merges = merges.copy()
+    numbers = [c for c in MERGES[MERGES.index("accuracy") :] if c != "best_model"]
+    merges[numbers] = merges[numbers].astype(float)
+    merges["best_model"] = merges["best_model"].astype(object)
+    for _, group in merges.groupby(["base", "suite"], sort=False):
+        base = group.loc[group["subset"] == "base", "accuracy"].dropna()
+        if len(base):
+            merges.loc[group.index, "base_accuracy"] = base.iloc[0]
+        # A single checkpoint is scored as it is; a merge of one expert is not a checkpoint.
+        single = group[(group["n"] == 1) & (group["recipe"] == "identity")]
+        single = single.dropna(subset="accuracy").sort_values("subset")
+        if len(single):
+            best = single.loc[single["accuracy"].idxmax()]
+            merges.loc[group.index, "best_accuracy"] = best["accuracy"]
+            merges.loc[group.index, "best_model"] = best["subset"]
+    merges["gain"] = 100 * (merges["accuracy"] - merges["base_accuracy"])
+    merges["gain_over_best"] = 100 * (merges["accuracy"] - merges["best_accuracy"])
+    return merges[MERGES]
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read scores.csv or merges.csv back with the types it was written with."""
+    text = dict.fromkeys(["base", "subset", "members", "recipe", "suite", "best_model"], str)
+    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    return frame.fillna({"members": ""})
+
+
+def read_items(path: str | Path) -> pd.DataFrame:
+    """Read who was right on which question: columns task, member (categories), doc, correct."""
+    table = pyarrow.parquet.read_table(
+        path, columns=["task", "member", "doc", "correct"], read_dictionary=["task", "member"]
+    )
+    items = table.to_pandas()
+    if not np.isfinite(items["correct"]).all():
+        raise WildmergeError(
+            f"Every question should be scored by a number, but {path} holds "
+            f"{int((~np.isfinite(items['correct'])).sum())} that are not. A merge with broken "
+            "weights gives such scores: look at its log, then delete the file and run again."
+        )
+    return items

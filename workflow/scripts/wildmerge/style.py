@@ -1,0 +1,146 @@
+"""How everything looks: name, order, colour and marker of every method; one way to save."""
+
+from typing import NamedTuple
+
+import matplotlib
+import pandas as pd
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from wildmerge.files import atomic_file
+
+
+class Method(NamedTuple):
+    """The look of a merge method: label in the paper, colour, marker, dash of its line."""
+
+    label: str
+    colour: str
+    marker: str
+    dash: str = "-"
+
+
+# Okabe and Ito's colours, told apart by colour-blind people; a boosted method has the lighter
+# relative of its parent's colour and a broken line. Markers carry the difference in grey.
+METHODS = {
+    "task_arithmetic": Method("TA", "#0072B2", "o"),
+    "model_stock": Method("Model Stock", "#009E73", "s"),
+    "ties": Method("TIES", "#D55E00", "^"),
+    "task_arithmetic_sb": Method("TA + SB", "#56B4E9", "D", "--"),
+    "ties_sb": Method("TIES + SB", "#E69F00", "v", "--"),
+    "tsv_m": Method("TSV-M", "#CC79A7", "P"),
+    "iso_c": Method("Iso-C", "#444444", "X"),
+}
+FAMILIES = {
+    "weight interpolation": ["task_arithmetic", "model_stock", "ties"],
+    "subspace": ["task_arithmetic_sb", "ties_sb", "tsv_m", "iso_c"],
+}
+SINGLE = Method("checkpoint", "#888888", ".")
+BASE_COLOUR = "#222222"
+BASES = {
+    "llama-3.2-3b": "Llama 3.2 3B",
+    "llama-3.1-8b": "Llama 3.1 8B",
+    "qwen3-4b": "Qwen3 4B",
+    "qwen3-8b": "Qwen3 8B",
+    "smollm2-135m": "SmolLM2 135M",
+}
+_SPARE = [("#6A3D9A", "h"), ("#A6761D", "<"), ("#1B7837", ">"), ("#B2182B", "p"), ("#2166AC", "d")]
+GREY = "#666666"
+ABOVE, BELOW = "#1A7F4B", "#B3261E"
+
+
+def family(recipe: str) -> str:
+    """The recipe that a sweep point varies: `ties` for `ties-density0.3`."""
+    return recipe.split("-", 1)[0]
+
+
+def method(recipe: str) -> Method:
+    """The look of a recipe; a sweep point looks like its recipe and says what differs."""
+    if recipe == "identity":
+        return SINGLE
+    name, _, differs = recipe.partition("-")
+    if name in METHODS:
+        look = METHODS[name]
+    else:
+        colour, marker = _SPARE[sum(name.encode()) % len(_SPARE)]
+        look = Method(name.replace("_", " "), colour, marker, ":")
+    return look._replace(label=f"{look.label} ({differs})") if differs else look
+
+
+def order(recipes) -> list[str]:
+    """The distinct recipes in the paper's order, then others by name; `identity` is left out."""
+    known = list(METHODS)
+    recipes = sorted(set(recipes) - {"identity"})
+    return sorted(recipes, key=lambda r: known.index(family(r)) if family(r) in known else 99)
+
+
+def base_label(base: str) -> str:
+    """A base's printed name."""
+    return BASES.get(base, base)
+
+
+def panels(merges: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """One (title, rows) for each base and suite, the suite in the title where there are several."""
+    several = merges["suite"].nunique() > 1
+    groups = merges.groupby(["base", "suite"], sort=False)
+    return [
+        (f"{base_label(base)}, {suite}" if several else base_label(base), rows)
+        for (base, suite), rows in groups
+    ]
+
+
+def use() -> None:
+    """Set matplotlib's defaults: small sans type, open axes, fonts embedded as TrueType."""
+    plt.rcdefaults()
+    plt.rcParams.update(
+        {
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 100,
+            "savefig.dpi": 160,
+            "font.family": "DejaVu Sans",
+            "font.size": 8,
+            "axes.titlesize": 9,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.labelsize": 8,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#E4E4E4",
+            "grid.linewidth": 0.6,
+            "axes.axisbelow": True,
+            "legend.frameon": False,
+            "legend.fontsize": 8,
+            "lines.linewidth": 1.4,
+            "lines.markersize": 4.5,
+            "pdf.fonttype": 42,
+            "svg.hashsalt": "wildmerge",
+        }
+    )
+
+
+def grid(rows: int, columns: int, width: float = 2.7, height: float = 2.4, **keywords):
+    """A figure of rows x columns panels of the given size in inches; axes always 2-D."""
+    use()
+    return plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, **keywords
+    )
+
+
+def legend_below(figure, axes) -> None:
+    """One legend for all panels under the figure, every label once, in order of appearance."""
+    entries = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.15)))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+
+
+def save(figure, pdf, png) -> None:
+    """Write a figure as PDF and PNG, byte for byte the same for the same figure, and close it."""
+    with atomic_file(pdf) as part:
+        figure.savefig(part, format="pdf", metadata={"CreationDate": None, "ModDate": None})
+    with atomic_file(png) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
+    plt.close(figure)
