@@ -1,0 +1,175 @@
+"""Can a checkpoint be merged with its base? What its headers, config and tokenizer tell.
+
+Nothing here needs the weights, so the same questions are asked before a download (from the hub's
+headers) and after it (from the folder).
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import WildmergeError
+from .weights import DTYPE_NAMES, Weights
+
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+VOCABULARY = (EMBEDDING, HEAD)
+FLOATS = ("BF16", "F16", "F32", "F64")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+# What changes the function that the same weights compute. The vocabulary and the tied head are
+# looked at apart; lengths, dropout, token ids and caches change nothing that is measured here.
+FUNCTION_KEYS = (
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_parameters",
+    "attention_bias",
+    "mlp_bias",
+    "sliding_window",
+    "layer_types",
+)
+
+
+@dataclass
+class Headers:
+    """A checkpoint without its weights.
+
+    config: config.json. tensors: name -> (dtype as safetensors names it, shape). tokens: token ->
+    row of the embedding, None where it was not read. tokenizer: whether there is one at all.
+    """
+
+    config: dict
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+    tokens: dict[str, int] | None = None
+    tokenizer: bool = True
+
+
+@dataclass
+class Findings:
+    """What speaks against merging: `refusals` make it impossible, `doubts` can be overridden.
+
+    `warnings` only inform. All are sentences for people.
+    """
+
+    refusals: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_tokens(tokenizer_json: bytes) -> dict[str, int]:
+    """The vocabulary of a `tokenizer.json`, token -> row, added tokens included."""
+    content = json.loads(tokenizer_json)
+    vocabulary = content["model"]["vocab"]
+    if isinstance(vocabulary, list):  # a unigram model lists [token, score]
+        vocabulary = {token: row for row, (token, _) in enumerate(vocabulary)}
+    return vocabulary | {token["content"]: token["id"] for token in content["added_tokens"]}
+
+
+def read_headers(folder: str | Path) -> Headers:
+    """Read the headers of a checkpoint folder.
+
+    Raises WildmergeError if its weights or config.json are missing or damaged.
+    """
+    folder = Path(folder)
+    weights = Weights(folder)
+    tokenizer = folder / "tokenizer.json"
+    return Headers(
+        config=read_config(folder),
+        tensors={name: (DTYPE_NAMES[e.dtype], e.shape) for name, e in weights.items()},
+        tokens=read_tokens(tokenizer.read_bytes()) if tokenizer.exists() else None,
+        tokenizer=any((folder / name).exists() for name in TOKENIZER_FILES),
+    )
+
+
+def read_config(folder: str | Path) -> dict:
+    """Read config.json of a checkpoint folder."""
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no object")
+        return config
+    except (OSError, ValueError) as error:
+        raise WildmergeError(
+            f"A model's config.json was expected at {path}, but it cannot be read: {error}. Delete "
+            f"the folder {folder}, so that it is made again, or name another checkpoint."
+        ) from error
+
+
+def function_of(config: dict) -> dict:
+    """The part of a config that changes the function, with transformers' defaults filled in.
+
+    So `rope_theta` beside `rope_scaling` and the newer `rope_parameters` compare as equal.
+    """
+    from transformers import AutoConfig
+
+    # A sliding window that is switched off, and extras of other tools, must not be compared.
+    full = AutoConfig.for_model(**config).to_dict()
+    found = {key: full.get(key) for key in FUNCTION_KEYS}
+    if not full.get("use_sliding_window", True):
+        found["sliding_window"] = None
+    if found["head_dim"] is None:
+        found["head_dim"] = full["hidden_size"] // full["num_attention_heads"]
+    found["attention_bias"] = bool(found["attention_bias"])
+    found["mlp_bias"] = bool(found["mlp_bias"])
+    return found
+
+
+def _same(one, other) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, float) or isinstance(other, float):
+        # GGUF keeps float32, so 1e-5 comes back as 9.999999747e-06.
+        return None not in (one, other) and math.isclose(one, other, rel_tol=1e-6)
+    return one == other
+
+
+def _named(names, shown: int = 3) -> str:
+    names = sorted(names)
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
+
+
+def compare(base: Headers, expert: Headers) -> Findings:
+    """Say what stands between a checkpoint and a merge with its base."""
+    found = Findings()
+    if not expert.tokenizer:
+        found.doubts.append("it has no tokenizer")
+    kind, wanted = expert.config.get("model_type"), base.config.get("model_type")
+    if kind != wanted:
+        found.refusals.append(f"its architecture is {kind}, the base's is {wanted}")
+        return found
+    theirs, ours = function_of(expert.config), function_of(base.config)
+    for key in FUNCTION_KEYS:
+        if not _same(theirs[key], ours[key]):
+            found.doubts.append(
+                f"config.json: {key} is {theirs[key]}, the base has {ours[key]}; the same weights "
+                "compute another function, and a merge has the base's"
+            )
+    if odd := {name for name, (dtype, _) in expert.tensors.items() if dtype not in FLOATS}:
+        dtypes = sorted({expert.tensors[name][0] for name in odd})
+        found.refusals.append(f"its weights are quantised: {_named(odd)} ({', '.join(dtypes)})")
+    if missing := base.tensors.keys() - expert.tensors.keys():
+        found.refusals.append(f"it lacks {len(missing)} tensor(s) of the base: {_named(missing)}")
+    if extra := expert.tensors.keys() - base.tensors.keys():
+        found.refusals.append(
+            f"it has {len(extra)} tensor(s) that the base has not: {_named(extra)}"
+        )
+    shapes = {
+        name: (expert.tensors[name][1], base.tensors[name][1])
+        for name in base.tensors.keys() & expert.tensors.keys()
+        if expert.tensors[name][1] != base.tensors[name][1]
+    }
+    for name in sorted(shapes)[:3]:
+        found.refusals.append(
+            f"{name} has shape {list(shapes[name][0])}, the base's has {list(shapes[name][1])}"
+        )
+    if len(shapes) > 3:
+        found.refusals.append(f"and {len(shapes) - 3} more tensors have other shapes")
+    return found

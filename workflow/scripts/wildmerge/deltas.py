@@ -1,0 +1,203 @@
+"""Task vectors (deltas, W_i - W_0), streamed: norms, digests, verdicts, Gram matrices, signs.
+
+Nothing keeps more than a tensor of the base and one of an expert, or one slice of each of them,
+in memory; sums run in float64, since 10^8 squares summed in float32 lose the second digit.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import WildmergeError, __version__
+from .compatibility import VOCABULARY, compare, read_headers
+from .files import read_json
+from .weights import Digest, Weights
+
+CONVERSIONS = "conversions.json"
+SLICE = 1 << 20  # elements of a tensor that are handled at once
+RANK_ROWS = 256  # rows that the rank of a delta is looked at on
+UNRELATED = 0.5  # relative norm from which on a checkpoint is no fine-tune of its base
+LARGE = 0.1  # relative norm that deserves a word
+
+
+def _squares(base: torch.Tensor, expert: torch.Tensor) -> tuple[float, float]:
+    """Squared norms of W_i - W_0 and of W_0, summed in float64; two flat tensors of one size."""
+    delta = weight = 0.0
+    for ours, theirs in zip(base.split(SLICE), expert.split(SLICE), strict=True):
+        ours = ours.double()
+        difference = theirs.double() - ours
+        delta += torch.dot(difference, difference).item()
+        weight += torch.dot(ours, ours).item()
+    return delta, weight
+
+
+def sampled_rank(base: torch.Tensor, expert: torch.Tensor) -> int:
+    """The numerical rank of W_i - W_0, looked at on up to 256 rows at even distances.
+
+    base, expert: (m, n). Returns min(m, n, 256) for a delta of full rank; singular values below a
+    thousandth of the largest count as zero. A merged adapter shows here by its own rank unless
+    rounding to 16 bits has filled up its null space (then it is no longer of low rank).
+    """
+    rows = torch.linspace(0, base.shape[0] - 1, min(base.shape[0], RANK_ROWS)).round().long()
+    delta = expert[rows].double() - base[rows].double()
+    # Products of rows with rows or of columns with columns, whichever are fewer.
+    gram = delta @ delta.T if delta.shape[0] <= delta.shape[1] else delta.T @ delta
+    values = torch.linalg.eigvalsh(gram)
+    return int((values > values[-1] * 1e-6).sum()) if values[-1] > 0 else 0
+
+
+def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
+    """Measure a checkpoint's task vector and say whether it can be merged with its base.
+
+    base, expert: checkpoint folders. row: the checkpoint's row of models.tsv.
+    Returns what `results/task_vectors/{base}/{model}.json` holds: `compatible`, the `reasons`
+    against it (`overridable` if the sheet's `admit` may set them aside), `conversions` made at
+    the download, `warnings`, digests of both sets of weights, norm (L2) and relative norm of the
+    whole delta and of every tensor, and the rank where a tensor's delta is not of full rank. A
+    checkpoint that cannot be read is refused, not an error; a base that cannot is an error.
+    """
+    start = time.monotonic()
+    expert = Path(expert)
+    verdict = {key: row[key] for key in ("base", "model", "repo", "revision")}
+    verdict |= {"compatible": False, "overridable": False, "reasons": [], "conversions": []}
+    verdict |= {"warnings": [], "digest": None, "base_digest": None, "norm": None}
+    verdict |= {"relative_norm": None, "tensors": {}}
+    if (expert / CONVERSIONS).exists():
+        verdict["conversions"] = read_json(expert / CONVERSIONS)
+    ours, base_headers = Weights(base), read_headers(base)
+    try:
+        found = compare(base_headers, read_headers(expert))
+        if not found.refusals:
+            _stream(ours, Weights(expert), verdict, found)
+    except WildmergeError as error:
+        verdict["reasons"].append(str(error))
+    else:
+        verdict["reasons"] = found.refusals + found.doubts
+        verdict["warnings"] = found.warnings
+        verdict["overridable"] = bool(found.doubts and not found.refusals)
+    verdict["compatible"] = not verdict["reasons"]
+    verdict["versions"] = {"wildmerge": __version__, "torch": torch.__version__}
+    verdict["seconds"] = time.monotonic() - start
+    return verdict
+
+
+def _stream(ours: Weights, theirs: Weights, verdict: dict, found) -> None:
+    """Read both sets of weights once, tensor by tensor, and complete `verdict` and `found`."""
+    digest, base_digest = Digest(), Digest()
+    total = total_base = 0.0
+    broken, low, matrices = [], {}, 0
+    for name in sorted(ours):
+        ours_tensor, tensor = ours.read(name), theirs.read(name)
+        base_digest.add(name, ours_tensor)
+        digest.add(name, tensor)
+        delta, weight = _squares(ours_tensor.flatten(), tensor.flatten())
+        if not math.isfinite(weight):
+            raise _broken_base(ours, name)
+        entry = {"shape": list(tensor.shape), "norm": None, "relative": None}
+        verdict["tensors"][name] = entry
+        if not math.isfinite(delta):
+            broken.append(name)
+            continue
+        entry["norm"] = math.sqrt(delta)
+        entry["relative"] = math.sqrt(delta / weight) if weight else None
+        total, total_base = total + delta, total_base + weight
+        if tensor.ndim == 2 and name not in VOCABULARY and delta:
+            matrices += 1
+            rank = sampled_rank(ours_tensor, tensor)
+            if rank < min(*tensor.shape, RANK_ROWS):
+                entry["rank"] = low[name] = rank
+    verdict["digest"], verdict["base_digest"] = digest.hexdigest(), base_digest.hexdigest()
+    if broken:
+        found.refusals.append(
+            f"NaN or Inf in {len(broken)} tensor(s): {', '.join(broken[:3])}"
+            + (" and more" if len(broken) > 3 else "")
+        )
+        return
+    verdict["norm"] = math.sqrt(total)
+    verdict["relative_norm"] = relative = math.sqrt(total / total_base)
+    if total == 0:
+        found.doubts.append("every weight equals the base's: it is a copy, not a fine-tune")
+    elif relative >= UNRELATED:
+        found.doubts.append(
+            f"its delta has {relative:.2f} of the base's norm ({UNRELATED} and more is no "
+            "fine-tune): its ancestor must be another model of the same shapes"
+        )
+    elif relative >= LARGE:
+        found.warnings.append(
+            f"its delta has {relative:.2f} of the base's norm: much for a fine-tune; it may have "
+            "another ancestor or have been pre-trained further"
+        )
+    if low:
+        found.warnings.append(
+            f"the deltas of {len(low)} of {matrices} changed matrices have rank "
+            f"{min(low.values())} to {max(low.values())}: a merged adapter; the singular vectors "
+            "beyond that rank are arbitrary (TSV-M)"
+        )
+
+
+def _broken_base(weights: Weights, name: str) -> WildmergeError:
+    return WildmergeError(
+        f"Finite numbers were expected in the base's tensor {name}, found NaN or Inf in "
+        f"{weights[name].file}. Delete the folder {weights.folder}, so that it is made again."
+    )
+
+
+def similarity(base: str | Path, experts: dict[str, str | Path]) -> dict[str, np.ndarray]:
+    """Products and sign counts of all deltas of a base, tensor by tensor, in one pass.
+
+    base: the base's folder. experts: model -> folder; all have the base's names and shapes.
+    Returns `names` (T,) of the tensors and `models` (k,) as text, `gram` (T, k, k) float64, the
+    products <W_i - W_0, W_j - W_0>, `agree` and `oppose` (T, k, k) int64, how many entries moved
+    in the same and in opposite directions, and `base_squares` (T,) float64, ||W_0||^2.
+    Raises WildmergeError if a checkpoint has not the base's tensors, or not finite ones.
+    """
+    ours = Weights(base)
+    theirs = {model: Weights(folder) for model, folder in experts.items()}
+    names, k = sorted(ours), len(theirs)
+    for model, weights in theirs.items():
+        shapes = {name: weights[name].shape for name in weights}
+        if shapes != {name: ours[name].shape for name in ours}:
+            raise WildmergeError(
+                f"The tensors of the base {ours.folder} were expected in {weights.folder}, found "
+                f"other names or shapes. See the verdict on {model} for which, and drop it."
+            )
+    gram = np.zeros((len(names), k, k))
+    agree, oppose = np.zeros((2, len(names), k, k), dtype=np.int64)
+    base_squares = np.zeros(len(names))
+    for t, name in enumerate(names):
+        size = torch.Size(ours[name].shape).numel()
+        for first in range(0, size, SLICE):
+            last = min(first + SLICE, size)
+            weight = ours.read_part(name, first, last).double()
+            base_squares[t] += torch.dot(weight, weight).item()
+            delta = torch.empty(k, last - first, dtype=torch.float64)  # (k, slice)
+            for i, weights in enumerate(theirs.values()):
+                delta[i] = weights.read_part(name, first, last)
+            delta -= weight
+            gram[t] += (delta @ delta.T).numpy()
+            # Float32 counts exactly up to 2^24, a slice has 2^20 entries.
+            signs = delta.sign().float()
+            net = (signs @ signs.T).numpy().astype(np.int64)
+            moved = signs.abs_()
+            both = (moved @ moved.T).numpy().astype(np.int64)
+            agree[t] += (both + net) // 2
+            oppose[t] += (both - net) // 2
+        if not np.isfinite(gram[t]).all():
+            models = [
+                m for m, bad in zip(theirs, ~np.isfinite(gram[t].diagonal()), strict=True) if bad
+            ]
+            raise WildmergeError(
+                f"Finite numbers were expected in tensor {name} of {ours.folder} and its "
+                f"checkpoints, found NaN or Inf in {', '.join(models)}. Drop what is broken."
+            )
+    return {
+        "names": np.array(names),
+        "models": np.array(list(theirs)),
+        "gram": gram,
+        "agree": agree,
+        "oppose": oppose,
+        "base_squares": base_squares,
+    }
