@@ -1,0 +1,449 @@
+"""Merge checkpoints of one base by a recipe, tensor by tensor.
+
+    python -m wildmerge.merging mergekit.yaml OUT
+
+repeats a merge by hand from the YAML beside it: it makes this package's methods known to mergekit
+and hands over to mergekit's own command line, whose options it takes.
+"""
+
+import errno
+import json
+import logging
+import math
+import os
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import yaml
+
+from . import WildmergeError, __version__
+from .files import atomic_folder
+from .methods import METHODS, is_projection
+from .methods.chunks import slices
+from .recipes import MERGEKIT, check
+from .weights import DTYPE_NAMES, INDEX, SINGLE, Digest, Weights, raw_bytes
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+# The hub's own limit of a shard; a model that fits one shard needs no index.
+SHARD_BYTES = 5 * 10**9
+
+# The next tensors are read while the present ones are merged, as long as both together take no
+# more than this: the embeddings of a large model are read alone.
+READ_AHEAD_BYTES = 4 * 10**9
+
+# Linux writes at most 2 GiB in one call.
+_CALL = 1 << 30
+
+# Seconds between two lines of progress.
+PROGRESS = 5
+
+# What, beside weights and config.json, makes a folder a model that loads and tokenises.
+COMPANIONS = (
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+)
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def merge(
+    base: Path,
+    experts: dict[str, Path],
+    recipe: dict,
+    output: Path,
+    *,
+    dtype: str = "bfloat16",
+    device: str | None = None,
+) -> dict:
+    """Merge experts into their base and write the model.
+
+    Tensors are read, merged in float32 and written one after another; reading the next and
+    writing the last go on meanwhile. The result is rounded once, to `dtype`. Config, tokenizer
+    and generation config are the base's.
+
+    Args:
+        base: folder of the base, W_0.
+        experts: name -> folder of the checkpoints W_i, of the base's tensors and shapes.
+        recipe: an entry of recipes.yaml, with its `name`.
+        output: the folder to write; it appears under this name when it is whole.
+        dtype: `bfloat16`, `float16` or `float32`, of the weights written.
+        device: where the arithmetic is done; by default the first GPU, or the CPU if there is none.
+
+    Returns:
+        The content of summary.json that the merge itself knows: method, digest of the output, L2
+        norm of the update before and after rounding, seconds, bytes, versions and the like.
+
+    Raises:
+        WildmergeError: the recipe is not allowed, a file is missing or broken, an expert has other
+            tensors or shapes, a number is not finite, or the disk is full.
+    """
+    started = time.monotonic()
+    where = f"Merge of {', '.join(experts)} by {recipe['name']}"
+    check(recipe)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    method = _method(recipe, where)
+    if len(experts) < method.fewest:
+        raise WildmergeError(
+            f"{where}: {recipe['merge_method']} is defined for at least {method.fewest} experts, "
+            f"found {len(experts)}. Merge more of them, or use another recipe."
+        )
+    inputs = [Weights(base), *(Weights(folder) for folder in experts.values())]
+    _check_shapes(inputs, where)
+    _check_companions(Path(base), where)
+    shapes = {name: inputs[0][name] for name in sorted(inputs[0])}
+    # Buffers that are no floating-point numbers are kept as they are.
+    dtypes = {n: DTYPES[dtype] if e.dtype.is_floating_point else e.dtype for n, e in shapes.items()}
+    progress = _Progress(where, sum(w[name].nbytes for w in inputs for name in shapes))
+    digest, tensors, warnings = Digest(), {}, []
+
+    with atomic_folder(output) as folder, _full_disk(where, output):
+        writer = _Writer(folder, {n: (dtypes[n], e.shape) for n, e in shapes.items()})
+        _require_space(writer.nbytes, folder, where)
+        with ThreadPoolExecutor(1) as io:
+            written = None
+            for name, (start, *members) in _read_ahead(inputs, list(shapes)):
+                start, members = start.to(device), [member.to(device) for member in members]
+                if start.is_floating_point():
+                    update = _update(method, recipe, name, start, members)
+                    merged, norm, norm_rounded = _round(start, update, dtypes[name])
+                    if not math.isfinite(norm_rounded):
+                        raise _not_finite(name, inputs, list(experts), where, dtype)
+                    tensors[name] = {"norm": norm, "norm_rounded": norm_rounded}
+                    del update
+                else:
+                    merged = _same(name, start, members, where)
+                if written:
+                    written.result()
+                written = io.submit(_write, writer, digest, name, merged.cpu())
+                progress.add(sum(w[name].nbytes for w in inputs))
+                del start, members, merged
+            written.result()
+        _write_companions(Path(base), folder, dtype)
+
+    return {
+        "members": list(experts),
+        "merge_method": recipe["merge_method"],
+        "parameters": recipe["parameters"],
+        "version": recipe["version"],
+        "output_digest": digest.hexdigest(),
+        "norm": math.hypot(*(t["norm"] for t in tensors.values())),
+        "norm_rounded": math.hypot(*(t["norm_rounded"] for t in tensors.values())),
+        "tensors": tensors,
+        "warnings": warnings,
+        "seconds": time.monotonic() - started,
+        "bytes_read": progress.total,
+        "bytes_written": writer.nbytes,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "versions": {
+            "wildmerge": __version__,
+            "torch": torch.__version__,
+            "mergekit": version("mergekit"),
+        },
+        "device": device.type,
+        "dtype": dtype,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def mergekit_yaml(recipe: dict, references: dict[str, str], members: Sequence[str], dtype: str):
+    """The mergekit configuration that repeats a merge by hand.
+
+    Args:
+        recipe: an entry of recipes.yaml.
+        references: member -> what mergekit shall load (`repo@revision` or a path); the key `base`
+            names the base.
+        members: the experts, in order.
+        dtype: of the weights written.
+
+    Returns:
+        YAML text.
+    """
+    name = recipe["merge_method"]
+    native = name.startswith(MERGEKIT) or METHODS[name].mergekit
+    if name.startswith(MERGEKIT):
+        parameters = recipe["parameters"]
+    elif METHODS[name].mergekit:
+        parameters = METHODS[name].mergekit(recipe["parameters"])
+    else:
+        parameters = recipe["parameters"]
+    command = "mergekit-yaml" if native else "python -m wildmerge.merging"
+    config = {
+        "merge_method": name.removeprefix(MERGEKIT),
+        "base_model": references["base"],
+        "models": [{"model": references[member]} for member in members],
+        **({"parameters": parameters} if parameters else {}),
+        "dtype": "float32",
+        "out_dtype": dtype,
+    }
+    head = f"# By hand: {command} mergekit.yaml OUT" + (
+        "" if native else "  (with workflow/scripts on PYTHONPATH)"
+    )
+    return f"{head}\n{yaml.safe_dump(config, sort_keys=False)}"
+
+
+def _method(recipe: dict, where: str):
+    name = recipe["merge_method"]
+    if not name.startswith(MERGEKIT):
+        return METHODS[name]
+    from .methods.bridge import Foreign
+
+    return Foreign(name.removeprefix(MERGEKIT), recipe["parameters"], where)
+
+
+def _update(method, recipe: dict, name: str, base: torch.Tensor, experts: list[torch.Tensor]):
+    """The update of one tensor, float32; NaN where the arithmetic did not come to an end."""
+    try:
+        if recipe["merge_method"].startswith(MERGEKIT):
+            return method.merged(name, base, experts).sub_(base)
+        projection = is_projection(name, base.shape)
+        return method(base, experts, recipe["parameters"], projection=projection)
+    except torch.linalg.LinAlgError:
+        return torch.full_like(base, math.nan, dtype=torch.float32)
+
+
+def _round(base: torch.Tensor, update: torch.Tensor, dtype: torch.dtype):
+    """Round base + update once.
+
+    Returns the tensor written, and the L2 norms of the update as it was computed and as it stands
+    in the rounded result, both accumulated in float64.
+    """
+    merged = torch.empty(base.shape, dtype=dtype, device=base.device)
+    exact = rounded = 0.0
+    origin, delta, result = base.reshape(-1), update.reshape(-1), merged.view(-1)
+    for part in slices(base.numel()):
+        start, change = origin[part].double(), delta[part].double()
+        result[part] = start.float() + delta[part]
+        exact += torch.dot(change, change).item()
+        change = result[part].double().sub_(start)
+        rounded += torch.dot(change, change).item()
+    return merged, math.sqrt(exact), math.sqrt(rounded)
+
+
+def _same(name: str, base: torch.Tensor, experts: list[torch.Tensor], where: str) -> torch.Tensor:
+    if all(torch.equal(base, expert) for expert in experts):
+        return base
+    raise WildmergeError(
+        f"{where}: {name} holds {DTYPE_NAMES[base.dtype]} numbers, which cannot be merged, and "
+        "they differ between the base and an expert. Leave that expert out."
+    )
+
+
+def _check_shapes(inputs: Sequence[Weights], where: str) -> None:
+    base = inputs[0]
+    for expert in inputs[1:]:
+        for name, entry in base.items():
+            if name not in expert:
+                raise WildmergeError(
+                    f"{where}: tensor {name} of the base {base.folder} is missing in "
+                    f"{expert.folder}. It is no fine-tuned copy of this base: leave it out."
+                )
+            if expert[name].shape != entry.shape:
+                raise WildmergeError(
+                    f"{where}: tensor {name} should have the base's shape {list(entry.shape)}, but "
+                    f"has {list(expert[name].shape)} in {expert[name].file}. It is no fine-tuned "
+                    "copy of this base: leave it out."
+                )
+        if extra := sorted(set(expert) - set(base)):
+            raise WildmergeError(
+                f"{where}: {expert.folder} has {len(extra)} tensor(s) which the base "
+                f"{base.folder} has not, such as {extra[0]}. It is no fine-tuned copy of this "
+                "base: leave it out."
+            )
+
+
+def _not_finite(name: str, inputs: Sequence[Weights], members: list[str], where: str, dtype: str):
+    """The error for a tensor that came out with NaN or Inf: whose fault it is."""
+    for owner, weights in zip(["the base", *members], inputs, strict=True):
+        if not weights.read(name).isfinite().all():
+            return WildmergeError(
+                f"{where}: finite numbers were expected in {name}, found NaN or Inf in that tensor "
+                f"of {owner} ({weights[name].file}). Leave that checkpoint out, or mend it."
+            )
+    return WildmergeError(
+        f"{where}: all inputs of {name} are finite, but the merged tensor is not: it overflows "
+        f"{dtype}, or its factorisation failed. Use `merge_dtype: bfloat16` or a smaller lambda."
+    )
+
+
+def _read_ahead(inputs: Sequence[Weights], names: list[str]) -> Iterator:
+    """(name, [the base's tensor, the experts' tensors]) in order, the next read meanwhile."""
+
+    def read(name):
+        return [weights.read(name) for weights in inputs]
+
+    def nbytes(name):
+        return sum(weights[name].nbytes for weights in inputs)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = None
+        for name, after in zip(names, [*names[1:], None], strict=True):
+            tensors = ahead.result() if ahead else read(name)
+            ahead = None
+            if after and nbytes(name) + nbytes(after) <= READ_AHEAD_BYTES:
+                ahead = pool.submit(read, after)
+            yield name, tensors
+            del tensors
+
+
+class _Writer:
+    """A model's safetensors: shards, their index, each tensor put at its place when it is ready.
+
+    Args:
+        folder: an empty folder.
+        tensors: name -> (dtype, shape), in the order of the files.
+    """
+
+    def __init__(self, folder: Path, tensors: dict[str, tuple[torch.dtype, Sequence[int]]]):
+        sizes = {n: torch.Size(s).numel() * d.itemsize for n, (d, s) in tensors.items()}
+        shards, room = [[]], SHARD_BYTES
+        for name, size in sizes.items():
+            if size > room and shards[-1]:
+                shards, room = [*shards, []], SHARD_BYTES
+            shards[-1].append(name)
+            room -= size
+        files = [SINGLE]
+        if len(shards) > 1:
+            files = [
+                f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)
+            ]
+        self.nbytes = sum(sizes.values())
+        self._place: dict[str, tuple[Path, int]] = {}
+        for file, names in zip(files, shards, strict=True):
+            header, offset = {"__metadata__": {"format": "pt"}}, 0
+            for name in names:
+                dtype, shape = tensors[name]
+                end = offset + sizes[name]
+                header[name] = {
+                    "dtype": DTYPE_NAMES[dtype],
+                    "shape": list(shape),
+                    "data_offsets": [offset, end],
+                }
+                offset = end
+            text = json.dumps(header, separators=(",", ":")).encode()
+            text += b" " * (-len(text) % 8)
+            (folder / file).write_bytes(len(text).to_bytes(8, "little") + text)
+            for name in names:
+                offset = 8 + len(text) + header[name]["data_offsets"][0]
+                self._place[name] = (folder / file, offset)
+        if len(files) > 1:
+            index = {
+                "metadata": {"total_size": self.nbytes},
+                "weight_map": {name: path.name for name, (path, _) in self._place.items()},
+            }
+            (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Write a tensor (contiguous, on the CPU) of the dtype and shape announced."""
+        path, offset = self._place[name]
+        data, done = raw_bytes(tensor), 0
+        with open(path, "r+b", buffering=0) as file:
+            while done < len(data):
+                done += os.pwrite(file.fileno(), data[done : done + _CALL], offset + done)
+
+
+def _write(writer: _Writer, digest: Digest, name: str, tensor: torch.Tensor) -> None:
+    writer.write(name, tensor)
+    digest.add(name, tensor)
+
+
+class _full_disk:
+    """Turns a full disk into a sentence."""
+
+    def __init__(self, where: str, output: Path):
+        self.where, self.output = where, Path(output)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WildmergeError(
+                f"{self.where}: the disk of {self.output.parent} is full ({error.strerror}); "
+                "nothing was kept of this merge. Make room, or run fewer merges at a time, and run "
+                "again."
+            ) from error
+
+
+def _require_space(nbytes: int, folder: Path, where: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise WildmergeError(
+            f"{where}: the merged model takes {nbytes / 1e9:.2f} GB, but the disk of "
+            f"{folder.parent} has {free / 1e9:.2f} GB left. Make room, or run fewer merges at a "
+            "time, and run again."
+        )
+
+
+def _check_companions(base: Path, where: str) -> None:
+    if not (base / "config.json").is_file():
+        raise WildmergeError(
+            f"{where}: the base {base} has no config.json, without which no model loads. Delete "
+            "that folder, so that it is made again."
+        )
+    if not any((base / name).is_file() for name in TOKENIZERS):
+        raise WildmergeError(
+            f"{where}: the base {base} has no tokenizer ({', '.join(TOKENIZERS)}), so the merge "
+            "could not be evaluated. Delete that folder, so that it is made again, or name a base "
+            "that has one."
+        )
+
+
+def _write_companions(base: Path, folder: Path, dtype: str) -> None:
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    # transformers 5 writes `dtype`, older ones `torch_dtype`; both read either.
+    config["dtype" if "dtype" in config else "torch_dtype"] = dtype
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    for pattern in COMPANIONS:
+        for file in base.glob(pattern):
+            if file.is_file():
+                shutil.copy(file, folder / file.name)
+
+
+class _Progress:
+    """A line in the log every few seconds: how much is read, how fast, how long it will take."""
+
+    def __init__(self, where: str, total: int):
+        self.where, self.total, self.done = where, total, 0
+        self.start = self.last = time.monotonic()
+
+    def add(self, nbytes: int) -> None:
+        self.done += nbytes
+        now = time.monotonic()
+        if now - self.last >= PROGRESS or self.done == self.total:
+            self.last = now
+            speed = self.done / (now - self.start)
+            log.info(
+                "%s: %.2f of %.2f GB, %.2f GB/s, %.0f s left",
+                self.where,
+                self.done / 1e9,
+                self.total / 1e9,
+                speed / 1e9,
+                (self.total - self.done) / speed,
+            )
+
+
+def _by_hand() -> None:
+    from mergekit.scripts.run_yaml import main
+
+    from .methods import bridge
+
+    bridge.register()
+    main()
+
+
+if __name__ == "__main__":
+    _by_hand()

@@ -1,0 +1,27 @@
+"""Iso-C (Marczak et al., 2025): the paper's Eqs. 9 and 10."""
+
+from collections.abc import Sequence
+
+import torch
+
+from wildmerge.methods import spectral, task_arithmetic
+
+
+def update(
+    base: torch.Tensor, experts: Sequence[torch.Tensor], *, combine: str, lambda_: float
+) -> torch.Tensor:
+    """λ σ̄ U V^T of the combined task vectors U Σ V^T, σ̄ the mean of the singular values (Eq. 10).
+
+    Args:
+        base: W_0, (m, n), any floating dtype.
+        experts: the W_i, each (m, n).
+        combine: `sum` or `mean` of the task vectors.
+        lambda_: the scale λ.
+
+    Returns:
+        The update, (m, n) float32: W_merged = W_0 + update. σ̄ is the mean over all min(m, n)
+        singular values; directions of the null space, which are arbitrary, get nothing.
+    """
+    delta = task_arithmetic.update(base, experts, combine=combine, lambda_=lambda_)
+    u, s, vt = spectral.svd(delta)
+    return (u * (s.sum() / min(delta.shape))) @ vt

@@ -1,0 +1,42 @@
+"""Task Arithmetic (Ilharco et al., 2023): the paper's Eq. 2, and Eq. 12 for the mean."""
+
+from collections.abc import Sequence
+
+import torch
+
+from wildmerge.methods.chunks import flat, slices, subtract
+
+
+def update(
+    base: torch.Tensor, experts: Sequence[torch.Tensor], *, combine: str, lambda_: float
+) -> torch.Tensor:
+    """λ ΔW_TA, the scaled sum (Eq. 2) or mean (Eq. 12) of the task vectors.
+
+    Args:
+        base: W_0, any shape and floating dtype.
+        experts: the W_i, each of the base's shape.
+        combine: `sum` or `mean`.
+        lambda_: the scale λ.
+
+    Returns:
+        The update, float32, of the base's shape: W_merged = W_0 + update.
+    """
+    scale = lambda_ / len(experts) if combine == "mean" else lambda_
+    total = torch.zeros(base.numel(), device=base.device)
+    (origin, *members) = flat([base, *experts])
+    for part in slices(base.numel()):
+        start = origin[part].float()
+        delta = torch.empty_like(start)
+        for expert in members:
+            total[part] += subtract(expert[part], start, delta)
+        total[part] *= scale
+    return total.view(base.shape)
+
+
+def mergekit(parameters: dict) -> dict:
+    """The same recipe in the names of mergekit's own `task_arithmetic`."""
+    return {
+        "weight": 1.0,
+        "normalize": parameters["combine"] == "mean",
+        "lambda": parameters["lambda"],
+    }
