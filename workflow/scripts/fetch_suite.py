@@ -1,6 +1,8 @@
-"""Bring a suite's questions: config/suites.yaml -> data, lm-eval task files, suite.json."""
+"""Bring a suite's questions: its entry in suites.yaml -> data, lm-eval task files, suite.json."""
 
+from wildmerge.jobs import job
 from wildmerge.suites import fetch
 
 if __name__ == "__main__":
-    fetch(snakemake.wildcards.suite, snakemake.params.spec, snakemake.output[0])
+    with job(snakemake.log[0], f"fetch_suite {snakemake.wildcards.suite}"):
+        fetch(snakemake.wildcards.suite, snakemake.params.suite, snakemake.output[0])

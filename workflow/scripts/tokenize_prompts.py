@@ -1,0 +1,10 @@
+"""Render and tokenise a suite's prompts once for all models that share a base's tokenizer."""
+
+from wildmerge.jobs import job
+from wildmerge.prompts import offline, tokenize
+
+if __name__ == "__main__":
+    what = f"tokenize {snakemake.wildcards.base}/{snakemake.wildcards.suite}"
+    with job(snakemake.log[0], what, snakemake.threads):
+        offline()
+        tokenize(snakemake.input.tokenizer, snakemake.input.suite, snakemake.output[0])
