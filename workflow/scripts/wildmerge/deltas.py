@@ -13,10 +13,10 @@ import torch
 
 from . import WildmergeError, __version__
 from .compatibility import VOCABULARY, compare, read_headers
+from .conversions import CONVERSIONS
 from .files import read_json
 from .weights import Digest, Weights
 
-CONVERSIONS = "conversions.json"
 SLICE = 1 << 20  # elements of a tensor that are handled at once
 RANK_ROWS = 256  # rows that the rank of a delta is looked at on
 UNRELATED = 0.5  # relative norm from which on a checkpoint is no fine-tune of its base

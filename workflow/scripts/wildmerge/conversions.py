@@ -1,0 +1,404 @@
+"""Make whatever a repository holds an ordinary checkpoint of its base's shapes.
+
+What is done here changes no function that is measured: adapters are merged into the base, rows of
+a padded vocabulary are cut or filled, a tied head is written out or left out, buffers and leftovers
+are dropped. It is planned from headers alone (so a preflight can state it before a download), and
+done once, behind the download, so that everything downstream sees one kind of checkpoint. What
+cannot be done safely is left as it is: the verdict on the checkpoint then says why it is refused.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from . import WildmergeError
+from .compatibility import (
+    EMBEDDING,
+    FLOATS,
+    HEAD,
+    TOKENIZER_FILES,
+    VOCABULARY,
+    Headers,
+    read_config,
+    read_headers,
+)
+from .files import atomic_folder, read_json
+from .weights import DTYPE_NAMES, INDEX, SINGLE, Weights
+
+CONVERSIONS = "conversions.json"
+CONVERTED = "model-converted.safetensors"  # the shard for tensors that no shard had
+ADAPTER = "adapter_config.json"
+BUFFER = "rotary_emb.inv_freq"
+_TOKENIZER = (
+    *TOKENIZER_FILES,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+)
+
+
+@dataclass
+class Plan:
+    """What will be done to a checkpoint.
+
+    said: a sentence for each conversion. drop: tensors to leave out. rows: rows that embedding and
+    head shall have, None to leave them. head_of_embedding: write the tied head out. config: keys
+    of config.json to change, None to remove one. tokenizer: take the base's.
+    """
+
+    said: list[str] = field(default_factory=list)
+    drop: set[str] = field(default_factory=set)
+    rows: int | None = None
+    head_of_embedding: bool = False
+    config: dict = field(default_factory=dict)
+    tokenizer: bool = False
+
+
+def plan(base: Headers, expert: Headers, admit: bool, same_head: bool = True) -> Plan:
+    """Plan the conversions of a checkpoint from its headers and the base's.
+
+    admit: whether the sheet takes it in spite of doubts, such as a missing tokenizer. same_head:
+    whether a head that the tied base has not equals the embedding (seen in the weights only).
+    """
+    todo = Plan()
+    if buffers := {name for name in expert.tensors if name.endswith(BUFFER)}:
+        todo.drop |= buffers
+        todo.said.append(f"{len(buffers)} rotary buffers were dropped; the config defines them")
+    _plan_rows(base, expert, todo)
+    if HEAD in expert.tensors and HEAD not in base.tensors and same_head:
+        todo.drop.add(HEAD)
+        todo.config["tie_word_embeddings"] = True
+        todo.said.append(f"{HEAD} was dropped: it equals the embedding, and the base's is tied")
+    tied = expert.config.get("tie_word_embeddings", False)
+    if HEAD in base.tensors and HEAD not in expert.tensors and tied:
+        todo.head_of_embedding = True
+        todo.config["tie_word_embeddings"] = False
+        todo.said.append(f"{HEAD} was written out: it is tied to the embedding, the base's is not")
+    if "quantization_config" in expert.config and all(
+        dtype in FLOATS for dtype, _ in expert.tensors.values()
+    ):
+        todo.config["quantization_config"] = None
+        todo.said.append("quantization_config was removed from config.json; nothing is quantised")
+    if not expert.tokenizer and base.tokenizer and admit:
+        todo.tokenizer = True
+        todo.said.append("it has no tokenizer, the base's was taken")
+    return todo
+
+
+def _plan_rows(base: Headers, expert: Headers, todo: Plan) -> None:
+    if EMBEDDING not in base.tensors or EMBEDDING not in expert.tensors:
+        return
+    rows, wanted = expert.tensors[EMBEDDING][1][0], base.tensors[EMBEDDING][1][0]
+    if rows == wanted or base.tokens is None or expert.tokens is None:
+        return
+    if any(expert.tokens.get(token) != row for token, row in base.tokens.items()):
+        return
+    if rows < wanted and max(base.tokens.values()) >= rows:
+        return
+    todo.rows = wanted
+    todo.tokenizer = True
+    todo.config["vocab_size"] = wanted
+    if rows > wanted:
+        todo.said.append(
+            f"the vocabulary was cut from {rows} to the base's {wanted} rows; all tokens of the "
+            "base stand in the same rows, and its tokenizer was taken"
+        )
+    else:
+        todo.said.append(
+            f"the vocabulary was filled from {rows} to the base's {wanted} rows by the base's own, "
+            "which are padding; its tokenizer was taken"
+        )
+
+
+def planned(base: Headers, expert: Headers, todo: Plan) -> Headers:
+    """The headers that a checkpoint will have after its conversions."""
+    tensors = {name: info for name, info in expert.tensors.items() if name not in todo.drop}
+    if todo.head_of_embedding and EMBEDDING in tensors:
+        tensors[HEAD] = tensors[EMBEDDING]
+    if todo.rows is not None:
+        for name in VOCABULARY:
+            if name in tensors:
+                dtype, shape = tensors[name]
+                tensors[name] = dtype, (todo.rows, *shape[1:])
+    return replace(
+        expert,
+        config=_changed(expert.config, todo.config),
+        tensors=tensors,
+        tokens=base.tokens if todo.tokenizer else expert.tokens,
+        tokenizer=expert.tokenizer or todo.tokenizer,
+    )
+
+
+def _changed(config: dict, changes: dict) -> dict:
+    return {k: v for k, v in (config | changes).items() if v is not None or k not in changes}
+
+
+def convert(
+    files: dict[str, Path],
+    folder: str | Path,
+    base: str | Path | None,
+    where: str,
+    admit: str,
+    link: Callable[[Path, Path], None],
+) -> None:
+    """Make the checkpoint folder out of files as they came, atomically.
+
+    Args:
+        files: name -> path of every file as it came.
+        folder: the folder to make.
+        base: the base's folder, None if this is a base.
+        where: the source's name, for messages.
+        admit: the sheet's reason to take it in spite of doubts, or "".
+        link: how an unchanged file gets its place (source, target).
+
+    Raises:
+        WildmergeError: it has no config or no tokenizer, or it is an adapter that cannot be merged.
+    """
+    with atomic_folder(folder) as part:
+        for name, path in files.items():
+            link(path, part / name)
+        said = _unpickle(part) + _write_index(part)
+        if base is not None and _is_adapter(part):
+            said += _merge_adapter(part, Path(base), where)
+        elif _is_adapter(part):
+            raise WildmergeError(
+                f"A base model was expected in {where}, but it is an adapter. Name the model that "
+                "it adapts as the base in config/models.tsv."
+            )
+        elif base is not None:
+            ours, theirs = read_headers(base), read_headers(part)
+            todo = plan(ours, theirs, bool(admit), _head_is_embedding(part))
+            _carry_out(part, Path(base), todo)
+            said += todo.said
+        read_config(part)
+        if not any((part / name).exists() for name in TOKENIZER_FILES):
+            raise WildmergeError(
+                f"A tokenizer was expected in {where}, but it has none of "
+                f"{', '.join(TOKENIZER_FILES)}. To use the base's, say why in the column `admit` "
+                "of its row in config/models.tsv."
+            )
+        if said:
+            (part / CONVERSIONS).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def _put(path: Path, text: str) -> None:
+    # Never through a link into somebody's own folder.
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    path.unlink(missing_ok=True)
+    save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata={"format": "pt"})
+
+
+def _unpickle(folder: Path) -> list[str]:
+    """Turn every .bin into a .safetensors beside the others; no code in it is run."""
+    pickled = sorted(folder.glob("*.bin"))
+    for path in pickled:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            tensors = {n: t.clone() for n, t in state.items()}
+        except Exception as error:  # whatever a pickle may raise
+            raise WildmergeError(
+                f"A plain dictionary of tensors was expected in {path.name}, but torch's "
+                f"restricted unpickler refused it: {error}. Choose another checkpoint."
+            ) from error
+        _save(tensors, path.with_suffix(".safetensors"))
+        path.unlink()
+    if pickled:
+        (folder / "pytorch_model.bin.index.json").unlink(missing_ok=True)
+        return [f"{len(pickled)} pickled file(s) were turned into safetensors"]
+    return []
+
+
+def _write_index(folder: Path) -> list[str]:
+    """Index shards that came without one, so that every reader finds their tensors."""
+    if (folder / SINGLE).exists() or (folder / INDEX).exists():
+        return []
+    placed = {}
+    shards = sorted(folder.glob("*.safetensors"))
+    for shard in shards:
+        for name in _names(shard):
+            placed[name] = shard.name
+    _put(folder / INDEX, json.dumps({"metadata": {}, "weight_map": placed}, indent=1) + "\n")
+    return [f"an index was written for {len(shards)} file(s) that came without one"]
+
+
+def _names(shard: Path) -> list[str]:
+    with open(shard, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return [name for name in header if name != "__metadata__"]
+
+
+def _is_adapter(folder: Path) -> bool:
+    # By its tensors: an adapter can be called model.safetensors, and a full checkpoint can have an
+    # adapter_config.json left over.
+    return any(".lora_" in name for name in Weights(folder))
+
+
+def _head_is_embedding(folder: Path) -> bool:
+    weights = Weights(folder)
+    if HEAD not in weights or EMBEDDING not in weights:
+        return False
+    head, embedding = weights.read(HEAD), weights.read(EMBEDDING)
+    return head.shape == embedding.shape and torch.equal(head.float(), embedding.float())
+
+
+def _carry_out(folder: Path, base: Path, todo: Plan) -> None:
+    weights = Weights(folder)
+    edits: dict[str, Callable[[], torch.Tensor] | None] = dict.fromkeys(todo.drop)
+
+    def rows_of(source: str, name: str) -> torch.Tensor:
+        tensor = weights.read(source)
+        if todo.rows is None:
+            return tensor
+        rest = Weights(base).read(name)[tensor.shape[0] :].to(tensor.dtype)
+        return torch.cat([tensor[: todo.rows], rest])
+
+    if todo.rows is not None:
+        for name in VOCABULARY:
+            if name in weights and name not in todo.drop:
+                edits[name] = lambda name=name: rows_of(name, name)
+    if todo.head_of_embedding:
+        edits[HEAD] = lambda: rows_of(EMBEDDING, HEAD)
+    if edits:
+        _rewrite(folder, weights, edits)
+    if todo.config:
+        config = _changed(read_config(folder), todo.config)
+        _put(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    if todo.tokenizer:
+        _take_tokenizer(folder, base)
+
+
+def _take_tokenizer(folder: Path, base: Path) -> None:
+    for name in _TOKENIZER:
+        (folder / name).unlink(missing_ok=True)
+        if (base / name).exists():
+            shutil.copyfile(base / name, folder / name)
+
+
+def _rewrite(
+    folder: Path, weights: Weights, edits: dict[str, Callable[[], torch.Tensor] | None]
+) -> None:
+    """Write the shards anew that hold an edited tensor; others stay the files they are.
+
+    edits: name -> function that makes the tensor, or None to leave it out.
+    """
+    shards: dict[str, list[str]] = {}
+    for name, entry in weights.items():
+        shards.setdefault(entry.file.name, []).append(name)
+    placed = {}
+    made = {name: make() for name, make in edits.items() if make is not None}
+    added = {name: tensor for name, tensor in made.items() if name not in weights}
+    for shard, names in shards.items():
+        kept = [name for name in names if edits.get(name, True) is not None]
+        if any(name in edits for name in names):
+            _save({n: made[n] if n in made else weights.read(n) for n in kept}, folder / shard)
+        placed |= dict.fromkeys(kept, shard)
+    if added:
+        _save(added, folder / CONVERTED)
+        placed |= dict.fromkeys(added, CONVERTED)
+    if (folder / INDEX).exists() or added:
+        index = {"metadata": {}, "weight_map": dict(sorted(placed.items()))}
+        if (folder / SINGLE).exists():
+            # A single file is what readers look for first.
+            os.replace(folder / SINGLE, folder / "model-00001-of-00001.safetensors")
+            index["weight_map"] = {
+                n: "model-00001-of-00001.safetensors" if f == SINGLE else f
+                for n, f in index["weight_map"].items()
+            }
+        _put(folder / INDEX, json.dumps(index, indent=1) + "\n")
+
+
+def adapter_updates(
+    base: Headers, tensors: dict[str, tuple[str, tuple[int, ...]]], config: dict
+) -> dict[str, tuple[str, str, float] | str]:
+    """How each tensor of the base is changed by a LoRA adapter.
+
+    base: the base's headers. tensors: the adapter's own. config: adapter_config.json.
+    Returns base tensor -> (name of A (r, n), name of B (m, r), scale), or the name of a tensor of
+    the adapter that replaces it. W + scale B A is the merged weight (Hu et al., 2022, Eq. 3).
+    Raises ValueError, in words, for what is not a plain LoRA of this base.
+    """
+    if config.get("peft_type", "LORA") != "LORA" or config.get("use_dora"):
+        kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
+        raise ValueError(f"its kind is {kind}, and only plain LoRA is merged here")
+    if config.get("fan_in_fan_out") or config.get("alpha_pattern"):
+        raise ValueError("it uses fan_in_fan_out or alpha_pattern")
+    updates: dict[str, tuple[str, str, float] | str] = {}
+    for name, (_, shape) in tensors.items():
+        plain = name.removeprefix("base_model.model.").replace(".default.", ".")
+        plain = plain.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
+        if plain.endswith(".lora_B.weight"):
+            continue
+        if plain.endswith(".lora_A.weight"):
+            target = plain.replace(".lora_A.", ".")
+            other = name.replace(".lora_A.", ".lora_B.")
+            if other not in tensors:
+                raise ValueError(f"{name} has no partner {other}")
+            merged = (tensors[other][1][0], shape[1])
+            rank = shape[0]
+            scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+            updates[target] = (name, other, scale)
+        elif ".lora_" in plain:
+            raise ValueError(f"{name} is no part of a plain LoRA")
+        else:
+            target, merged = plain, shape
+            updates[target] = name
+        if target not in base.tensors:
+            raise ValueError(f"{name} adapts {target}, which the base has not")
+        if merged != base.tensors[target][1]:
+            raise ValueError(
+                f"{name} adapts {target} as if its shape were {list(merged)}, the base's is "
+                f"{list(base.tensors[target][1])}"
+            )
+    return updates
+
+
+def _merge_adapter(folder: Path, base: Path, where: str) -> list[str]:
+    adapter, ours = Weights(folder), Weights(base)
+    try:
+        config = read_json(folder / ADAPTER)
+        tensors = {name: (DTYPE_NAMES[e.dtype], e.shape) for name, e in adapter.items()}
+        updates = adapter_updates(read_headers(base), tensors, config)
+    except (OSError, ValueError, KeyError) as error:
+        raise WildmergeError(
+            f"A LoRA adapter of the base was expected in {where}, but it cannot be merged: "
+            f"{error}. Choose a merged checkpoint, or merge it yourself and name it `dir:path`."
+        ) from error
+
+    def merged(target: str) -> torch.Tensor:
+        how = updates[target]
+        if isinstance(how, str):
+            return adapter.read(how)
+        down, up, scale = how
+        # Float32 is kept: rounding to 16 bits would be as large as many an adapter's update.
+        product = adapter.read(up).float() @ adapter.read(down).float()
+        return ours.read(target).float() + scale * product
+
+    files = {entry.file.name for entry in adapter.values()} | {INDEX, SINGLE, ADAPTER}
+    for name in files:
+        (folder / name).unlink(missing_ok=True)
+    shards: dict[str, list[str]] = {}
+    for name, entry in ours.items():
+        shards.setdefault(entry.file.name, []).append(name)
+    for shard, names in shards.items():
+        _save({n: merged(n) if n in updates else ours.read(n) for n in names}, folder / shard)
+    for name in (INDEX, "config.json", "generation_config.json"):
+        if (base / name).exists():
+            (folder / name).unlink(missing_ok=True)
+            shutil.copyfile(base / name, folder / name)
+    said = f"a LoRA adapter was merged into the base, in float32: {len(updates)} tensors"
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        _take_tokenizer(folder, base)
+        said += "; the base's tokenizer was taken"
+    return [said]
