@@ -54,6 +54,8 @@ rule download:
         "logs/download/{base}/{model}.log",
     benchmark:
         "benchmarks/download/{base}/{model}.tsv"
+    conda:
+        "envs/wildmerge.yaml"
     resources:
         mem_mb=4000,
         runtime=by_size(30, 10),
@@ -69,6 +71,8 @@ rule fetch_suite:
         directory("resources/suites/{suite}"),
     log:
         "logs/fetch_suite/{suite}.log",
+    conda:
+        "envs/wildmerge.yaml"
     resources:
         mem_mb=4000,
         runtime=60,
@@ -91,6 +95,8 @@ rule task_vector:
         "logs/task_vector/{base}/{model}.log",
     benchmark:
         "benchmarks/task_vector/{base}/{model}.tsv"
+    conda:
+        "envs/wildmerge.yaml"
     resources:
         mem_mb=by_size(3000, 1000),
         runtime=by_size(10, 5),
@@ -104,9 +110,11 @@ rule admit:
     input:
         verdict="results/task_vectors/{base}/{model}.json",
     output:
-        touch("results/task_vectors/{base}/{model}.admitted"),
+        verdict="results/admitted/{base}/{model}.json",
     log:
         "logs/admit/{base}/{model}.log",
+    conda:
+        "envs/wildmerge.yaml"
     script:
         "workflow/scripts/admit.py"
 
@@ -118,8 +126,7 @@ rule merge:
     input:
         base="resources/checkpoints/{base}/base",
         experts=lambda w: [checkpoint(w.base, m) for m in members(w)],
-        verdicts=lambda w: [f"results/task_vectors/{w.base}/{m}.json" for m in members(w)],
-        admitted=lambda w: [f"results/task_vectors/{w.base}/{m}.admitted" for m in members(w)],
+        verdicts=lambda w: [admitted(w.base, m) for m in members(w)],
     output:
         model=temp(directory("results/merges/{base}/{subset}/{recipe}/model")),
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
@@ -128,6 +135,8 @@ rule merge:
         "logs/merge/{base}/{subset}/{recipe}.log",
     benchmark:
         "benchmarks/merge/{base}/{subset}/{recipe}.tsv"
+    conda:
+        "envs/wildmerge.yaml"
     resources:
         gpu=1,
         mem_mb=by_size(4000, 2500),
@@ -152,6 +161,8 @@ rule tokenize:
         directory("resources/prompts/{base}/{suite}"),
     log:
         "logs/tokenize/{base}/{suite}.log",
+    conda:
+        "envs/wildmerge.yaml"
     resources:
         mem_mb=8000,
         runtime=60,
@@ -168,11 +179,13 @@ rule evaluate:
         prompts="resources/prompts/{base}/{suite}",
     output:
         scores="results/scores/{base}/{subset}/{recipe}/{suite}.json",
-        items="results/scores/{base}/{subset}/{recipe}/{suite}.items.parquet",
+        questions="results/scores/{base}/{subset}/{recipe}/{suite}.items.parquet",
     log:
         "logs/evaluate/{base}/{subset}/{recipe}/{suite}.log",
     benchmark:
         "benchmarks/evaluate/{base}/{subset}/{recipe}/{suite}.tsv"
+    conda:
+        "envs/wildmerge.yaml"
     resources:
         gpu=1,
         mem_mb=by_size(6000, 1500),
@@ -197,6 +210,8 @@ rule aggregate:
         merges="results/studies/{study}/merges.csv",
     log:
         "logs/aggregate/{study}.log",
+    conda:
+        "envs/wildmerge.yaml"
     params:
         plan=lambda w: scores(w.study),
     script:
@@ -217,6 +232,8 @@ rule figure:
         ),
     log:
         "logs/figure/{study}/{figure}.log",
+    conda:
+        "envs/wildmerge.yaml"
     params:
         study=lambda w: STUDIES[w.study],
     script:
@@ -227,6 +244,9 @@ rule table:
     input:
         scores="results/studies/{study}/scores.csv",
         merges="results/studies/{study}/merges.csv",
+        table1=HOME / "config/published/table1.csv",
+        table2=HOME / "config/published/table2.csv",
+        table3=HOME / "config/published/table3.csv",
     output:
         csv="results/studies/{study}/tables/{table}.csv",
         tex="results/studies/{study}/tables/{table}.tex",
@@ -238,6 +258,8 @@ rule table:
         ),
     log:
         "logs/table/{study}/{table}.log",
+    conda:
+        "envs/wildmerge.yaml"
     params:
         study=lambda w: STUDIES[w.study],
     script:

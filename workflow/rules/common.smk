@@ -43,6 +43,11 @@ def checkpoint(base, model):
     return f"resources/checkpoints/{base}/{model}"
 
 
+def admitted(base, model):
+    """The verdict on a checkpoint, passed on by the gate only where it can be merged."""
+    return f"results/admitted/{base}/{model}.json"
+
+
 def members(wildcards):
     """The checkpoints in a subset: none for the base, itself for a checkpoint, else the draw's."""
     base, subset = wildcards.base, wildcards.subset

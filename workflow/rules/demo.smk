@@ -18,6 +18,8 @@ rule fetch_training:
         directory("resources/training"),
     log:
         "logs/fetch_training.log",
+    conda:
+        "../../envs/wildmerge.yaml"
     params:
         package=EXPERTS["package"],
         sources=sorted({source for found in EXPERTS["experts"].values() for source in found}),
@@ -37,6 +39,8 @@ rule finetune:
         "benchmarks/finetune/{base}/{expert}.tsv"
     wildcard_constraints:
         expert="|".join(TRAINED) or "none",
+    conda:
+        "../../envs/wildmerge.yaml"
     resources:
         gpu=1,
         mem_mb=8000,
