@@ -102,7 +102,7 @@ def test_gains_are_worked_out_by_hand():
         ("n02-03", 2, "ties", 0.50),
     ]
     blank = dict.fromkeys(scores.MERGES)
-    merges = scores.compare(
+    merges = scores.with_gains(
         pd.DataFrame(
             [
                 blank | {"base": "x", "suite": "s", "subset": s, "n": n, "recipe": r, "accuracy": a}

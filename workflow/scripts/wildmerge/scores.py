@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet
 
 from wildmerge import WildmergeError
@@ -94,10 +95,10 @@ def read(plan: list[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
             task_rows.append(model | {"task": task} | {key: entry[key] for key in keys})
     scores = pd.DataFrame(task_rows, columns=SCORES)
     merges = pd.DataFrame(merge_rows, columns=MERGES)
-    return scores, compare(merges)
+    return scores, with_gains(merges)
 
 
-def compare(merges: pd.DataFrame) -> pd.DataFrame:
+def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
     """Fill base_accuracy, best_accuracy, best_model, gain and gain_over_best (Tables 1-3).
 
     The best checkpoint is the single one with the highest mean over tasks, chosen on the very
@@ -130,16 +131,19 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return frame.fillna({"members": ""})
 
 
-def read_items(path: str | Path) -> pd.DataFrame:
-    """Read who was right on which question: columns task, member (categories), doc, correct."""
-    table = pyarrow.parquet.read_table(
-        path, columns=["task", "member", "doc", "correct"], read_dictionary=["task", "member"]
-    )
-    items = table.to_pandas()
-    if not np.isfinite(items["correct"]).all():
+ITEMS = pa.schema(
+    [("task", pa.string()), ("member", pa.string()), ("doc", pa.int32()), ("correct", pa.float32())]
+)
+
+
+def read_items(path: str | Path) -> pa.Table:
+    """Read who was right on which question; columns `ITEMS`, a row a question."""
+    items = pyarrow.parquet.read_table(path, columns=ITEMS.names).cast(ITEMS)
+    wrong = int((~np.isfinite(items["correct"].to_numpy())).sum())
+    if wrong:
         raise WildmergeError(
-            f"Every question should be scored by a number, but {path} holds "
-            f"{int((~np.isfinite(items['correct'])).sum())} that are not. A merge with broken "
-            "weights gives such scores: look at its log, then delete the file and run again."
+            f"Every question should be scored by a number, but {path} holds {wrong} that are not. "
+            "A merge with broken weights gives such scores: look at its log, then delete the file "
+            "and run again."
         )
     return items
