@@ -48,6 +48,8 @@ for study in STUDIES:
 
 
 rule download:
+    input:
+        base=lambda w: [] if w.model == BASE else checkpoint(w.base, BASE),
     output:
         directory("resources/checkpoints/{base}/{model}"),
     log:
@@ -115,6 +117,8 @@ rule admit:
         "logs/admit/{base}/{model}.log",
     conda:
         "envs/wildmerge.yaml"
+    params:
+        admit=lambda w: row(w.base, w.model)["admit"],
     script:
         "workflow/scripts/admit.py"
 

@@ -13,15 +13,6 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 EXPERTS = ["ann", "bob", "cat", "dan"]
-SUITE = {
-    "description": "A handful of real questions",
-    "dtype": "float32",
-    "questions": 6,
-    "tasks": {
-        "arc_easy": {"metric": "acc", "num_fewshot": 0},
-        "piqa": {"metric": "acc", "num_fewshot": 0},
-    },
-}
 STUDY = {
     "description": "Every recipe on pico checkpoints.",
     "bases": ["pico"],
@@ -103,10 +94,13 @@ def make_project(folder: Path, base, experts: dict) -> Project:
         for name, path in experts.items()
     ]
     project.write("config/models.tsv", models_sheet(rows))
-    suites = yaml.safe_load((ROOT / "config/suites.yaml").read_text())
-    project.write(
-        "config/suites.yaml", suites | {"few": SUITE | {"source": suites["demo"]["source"]}}
-    )
+    demo = yaml.safe_load((ROOT / "config/suites.yaml").read_text())["demo"]
+    few = demo | {
+        "description": "A handful of real questions.",
+        "dtype": "float32",
+        "tasks": {name: demo["tasks"][name] | {"questions": 6} for name in ("arc_easy", "piqa")},
+    }
+    project.write("config/suites.yaml", {"few": few})
     project.write("config/studies/pico.yaml", STUDY)
     return project
 

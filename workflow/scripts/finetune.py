@@ -69,7 +69,7 @@ def make_expert(base: Path, training: Path, sources: list[str], settings: dict, 
     tokenizer.save_pretrained(folder)
 
 
-if "snakemake" in globals():
+if __name__ == "__main__":
     what = f"finetune {snakemake.wildcards.base}/{snakemake.wildcards.expert}"
     with (
         job(snakemake.log[0], what, snakemake.threads),
