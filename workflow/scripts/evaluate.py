@@ -28,6 +28,7 @@ if __name__ == "__main__":
             backend=params.backend,
             batch_size=params.batch_size,
             dtype=params.suite["dtype"],
+            softmax_dtype=params.suite.get("softmax_dtype"),
             resume=resume,
         )
         with atomic_file(snakemake.output.questions) as part:

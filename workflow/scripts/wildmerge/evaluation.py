@@ -37,12 +37,20 @@ def model_digest(model: str | Path) -> str:
     return total.hexdigest()
 
 
-def load(backend: str, model: str | Path, dtype: str, batch_size: int, device: str):
+def load(
+    backend: str,
+    model: str | Path,
+    dtype: str,
+    softmax_dtype: str | None,
+    batch_size: int,
+    device: str,
+):
     """Load a model into one of lm-eval's backends.
 
     backend: lm-eval's name of it, `shared-prefix` (this project's) or `hf`. model: a checkpoint
-    folder. dtype: of the weights. batch_size: requests a forward pass (`hf`). device: torch's
-    name. Raises WildmergeError if the folder lacks something.
+    folder. dtype: of the weights. softmax_dtype: of log-probabilities, None for that of the
+    weights. batch_size: requests a forward pass (`hf`). device: torch's name. Raises
+    WildmergeError if the folder lacks something.
     """
     from lm_eval.api.registry import get_model
 
@@ -50,7 +58,11 @@ def load(backend: str, model: str | Path, dtype: str, batch_size: int, device: s
         from . import shared_prefix  # noqa: F401 (registers it)
     try:
         return get_model(backend)(
-            pretrained=str(model), dtype=dtype, batch_size=batch_size, device=device
+            pretrained=str(model),
+            dtype=dtype,
+            softmax_dtype=softmax_dtype,
+            batch_size=batch_size,
+            device=device,
         )
     except (OSError, ValueError, KeyError) as error:
         raise WildmergeError(
@@ -152,6 +164,7 @@ def evaluate(
     backend: str = "shared-prefix",
     batch_size: int = 16,
     dtype: str = "float16",
+    softmax_dtype: str | None = None,
     device: str | None = None,
     resume: str | Path | None = None,
 ) -> tuple[dict, pa.Table]:
@@ -159,9 +172,9 @@ def evaluate(
 
     model: a checkpoint folder. suite: folder made by `suites.fetch`. prompts: folder made by
     `prompts.tokenize`; a model with another tokenizer gets its own, made here. backend,
-    batch_size, dtype, device: see `load`; device None takes a GPU if there is one. resume: a
-    folder in which finished tasks are kept until all are; a later call with the same model,
-    prompts and settings starts behind them.
+    batch_size, dtype, softmax_dtype, device: see `load`; device None takes a GPU if there is one.
+    resume: a folder in which finished tasks are kept until all are; a later call with the same
+    model, prompts and settings starts behind them.
 
     Returns the scores (what the score file holds but for base, subset, recipe and members) and the
     questions, one row each, as in ITEMS. Raises WildmergeError for prompts of another suite, a
@@ -179,7 +192,7 @@ def evaluate(
             f"again."
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    lm = load(backend, model, dtype, batch_size, device)
+    lm = load(backend, model, dtype, softmax_dtype, batch_size, device)
     with tempfile.TemporaryDirectory() as scratch:
         own = tokenizer_digest(lm.tokenizer)
         if own != rendered["tokenizer_digest"]:
@@ -191,6 +204,7 @@ def evaluate(
             "backend": backend,
             "batch_size": batch_size,
             "dtype": dtype,
+            "softmax_dtype": softmax_dtype or dtype,
             "device": lm.device.type,
             "model_digest": model_digest(model),
             "suite_digest": spec["digest"],
