@@ -66,7 +66,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) 
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 class Cluster:
@@ -157,6 +157,14 @@ class Cluster:
     def queue(self) -> list[str]:
         """Ids of the jobs that are not finished."""
         return self.run("squeue", "--noheader", "--format=%i").split()
+
+    def wait_for_state(self, job: str, state: str, seconds: float = 60) -> None:
+        """Wait until a job's state is the one named, e.g. RUNNING."""
+        wait_until(
+            lambda: self.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T").strip() == state,
+            f"job {job} {state}",
+            seconds,
+        )
 
     def idle_nodes(self) -> list[str]:
         """Names of the nodes that run nothing and are up."""
@@ -365,7 +373,5 @@ PidFile={base}/slurmdbd.pid
         slurmdbd.chmod(0o600)
         # The jobstep executor takes SLURM_CONF out of the environment of its srun.
         wrapper = base / "bin" / "srun"
-        wrapper.write_text(
-            f'#!/bin/sh\nSLURM_CONF={base}/slurm.conf exec {find("srun")} "$@"\n'
-        )
+        wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={base}/slurm.conf exec {find("srun")} "$@"\n')
         wrapper.chmod(0o755)

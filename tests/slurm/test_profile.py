@@ -1,0 +1,123 @@
+"""`--profile slurm` on real daemons: what it chooses, names, retries and reports."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import yte
+from cluster import Cluster, wait_until
+from conftest import ROOT, SOON, require
+
+PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
+
+
+def settings(monkeypatch, path: Path = PROFILE, **environment: str) -> dict:
+    """What a profile says to Snakemake in this environment."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with path.open() as profile:
+        return yte.process_yaml(profile, require_use_yte=True)
+
+
+def test_profile_resolves_by_name_in_a_clone():
+    assert os.readlink(ROOT / "slurm") == "profiles/slurm"
+    assert (ROOT / "slurm" / "config.yaml").samefile(PROFILE)
+
+
+def test_status_comes_from_the_queue_where_no_accounts_are_kept(monkeypatch, cluster):
+    chosen = settings(monkeypatch, **cluster.env)
+    assert chosen["slurm-status-command"] == "squeue"
+    # The plugin turns to sacct, and waits for ever, below three times this (MinJobAge is 300).
+    assert chosen["slurm-init-seconds-before-status-checks"] * 3 <= cluster.min_job_age
+
+
+def test_a_queue_that_forgets_too_soon_is_refused(monkeypatch, tmp_path):
+    require()
+    with (
+        Cluster(tmp_path / "c", nodes=1, min_job_age=100) as forgetful,
+        pytest.raises(SystemExit, match=r"after 100 s \(MinJobAge\).*administrators"),
+    ):
+        settings(monkeypatch, **forgetful.env)
+
+
+def test_profile_can_be_read_where_there_is_no_slurm(monkeypatch, tmp_path):
+    chosen = settings(monkeypatch, PATH=str(tmp_path))
+    assert chosen["executor"] == "slurm"
+
+
+def test_profiles_do_not_contradict_each_other(monkeypatch, cluster):
+    """A key of profiles/default beats the same key of --profile."""
+    common = settings(monkeypatch, ROOT / "profiles/default/config.yaml", **cluster.env)
+    ours = settings(monkeypatch, **cluster.env)
+    assert {key: ours[key] for key in common} == common
+
+
+def test_one_bad_merge_and_one_short_of_memory(cluster, toy):
+    workflow = toy(cluster, merges=3)
+    bad, hungry, good = (f"toy/n02-0{number}/ties" for number in range(3))
+    workflow.fault("merge.n02-00.ties", "exit")
+    workflow.fault("evaluate.n02-01.ties", "memory")
+
+    code, output = workflow.run("all", "--profile", "slurm", "--retries", "1", *SOON)
+
+    assert code == 1
+    # Everybody else finished; memory was doubled once; the bad one was tried twice.
+    scores = sorted(workflow.folder.glob("results/scores/toy/*/*/paper.json"))
+    assert [str(path.parent.relative_to(workflow.folder)) for path in scores] == [
+        f"results/scores/{hungry}",
+        f"results/scores/{good}",
+    ]
+    counts = workflow.counts()
+    assert (counts[f"merge/{bad}"], counts[f"evaluate/{bad}/paper"]) == (2, 0)
+    assert counts[f"evaluate/{hungry}/paper"] == 2
+    assert (counts[f"merge/{good}"], counts[f"evaluate/{good}/paper"]) == (1, 1)
+    # Every GPU job held a GPU; numerical libraries got as many threads as the rule has.
+    assert all(r["gpus"] in ("0", "1") for r in workflow.journal() if "/n02" in r["what"])
+    assert {r["threads"] for r in workflow.journal() if "evaluate" in r["what"]} == {"1"}
+    # The report names the group, the rule's log and Slurm's log, and they tell what happened.
+    assert "Error in group toy_n02-00_ties" in output
+    assert f"logs/merge/{bad}.log (check log file(s) for error details)" in output
+    assert "NaN" in (workflow.folder / f"logs/merge/{bad}.log").read_text()
+    logs = sorted(workflow.folder.glob("logs/slurm/group_toy_n02-00_ties*/*.log"))
+    assert len(logs) == 2 and all(str(log) in output for log in logs)
+    assert "told to fail" in logs[0].read_text()
+
+    workflow.fault("merge.n02-00.ties", None)
+    _, output = workflow.run("all", "-n", "--quiet", "rules", "--profile", "slurm")
+    planned = re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE)
+    assert dict(planned) == {
+        "merge": "1",
+        "evaluate": "1",
+        "aggregate": "1",
+        "all": "1",
+        "total": "4",
+    }
+    assert not list(workflow.folder.glob("results/merges/*/*/*/model"))
+
+
+def test_jobs_are_called_after_what_they_make_and_end_with_ctrl_c(cluster, toy):
+    workflow = toy(cluster, merges=1, seconds=20)
+    process = workflow.start("all", "--profile", "slurm", *SOON)
+    workflow.wait_for(1)
+    comment, cpus = cluster.run("squeue", "-h", "-o", "%k %C").split()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    assert comment == "rule_toy_n02-00_ties_evaluate_merge"
+    # As many as the rule says, however few the machine has that submits.
+    assert cpus == "3"
+    wait_until(lambda: not cluster.queue(), "jobs cancelled")
+    assert not list(workflow.folder.glob("results/merges/**/*.*"))
+    # Nothing is locked.
+    code, output = workflow.run("all", "-n", "--profile", "slurm")
+    assert code == 0 and "evaluate" in output
+
+
+def test_example_site_changes_only_what_a_site_decides(monkeypatch, cluster):
+    example = settings(monkeypatch, ROOT / "profiles/example-site/config.yaml", **cluster.env)
+    site = {"jobs", "default-resources", "set-resources"}
+    assert set(example) == site
+    assert settings(monkeypatch, **cluster.env)["default-resources"].items() <= (
+        example["default-resources"].items()
+    )
