@@ -22,6 +22,8 @@ def update(
         The update, (m, n) float32: W_merged = W_0 + update. σ̄ is the mean over all min(m, n)
         singular values; directions of the null space, which are arbitrary, get nothing.
     """
-    delta = task_arithmetic.update(base, experts, combine=combine, lambda_=lambda_)
-    u, s, vt = spectral.svd(delta)
-    return (u * (s.sum() / min(delta.shape))) @ vt
+    delta = task_arithmetic.update(base, experts, combine=combine, lambda_=1.0)
+    factor = spectral.polar(delta)
+    # The sum of the singular values is the inner product of A = U Σ V^T with U V^T.
+    total = torch.linalg.vecdot(delta, factor).double().sum().item()
+    return factor * (lambda_ * total / min(delta.shape))

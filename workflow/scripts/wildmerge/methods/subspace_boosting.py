@@ -19,8 +19,8 @@ def boost(update: torch.Tensor, beta: float) -> torch.Tensor:
         The boosted update, (m, n) float32. Directions of the null space, which are arbitrary, are
         not raised.
     """
-    u, s, vt = spectral.svd(update)
-    return (u * raised(s, beta)) @ vt
+    factors = spectral.factorize(update)
+    return factors.rebuild(raised(factors.values, beta))
 
 
 def raised(s: torch.Tensor, beta: float) -> torch.Tensor:

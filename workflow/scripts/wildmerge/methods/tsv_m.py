@@ -24,25 +24,29 @@ def update(
         null space are arbitrary and do not enter the Procrustes step (Eq. 7).
     """
     kept = min(base.shape) // len(experts)
-    us, spectra, vts = [], [], []
+    lefts, spectra, rights = [], [], []
     for expert in experts:
         delta = task_arithmetic.update(base, [expert], combine="sum", lambda_=1.0)
-        u, s, vt = spectral.svd(delta)
-        us.append(u[:, :kept])
-        spectra.append(s[:kept])
-        vts.append(vt[:kept])
+        left, values, right = leading(delta, kept)
+        lefts.append(left)
+        spectra.append(values)
+        rights.append(right)
     scale = lambda_ / len(experts) if combine == "mean" else lambda_
-    return (orthogonal(torch.cat(us, 1)) * (torch.cat(spectra) * scale)) @ orthogonal(
-        torch.cat(vts)
-    )
+    left, right = spectral.polar(torch.cat(lefts, 1)), spectral.polar(torch.cat(rights))
+    return (left * (torch.cat(spectra) * scale)) @ right
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """The closest matrix with orthonormal columns (or rows), P Q^T of P D Q^T (Eq. 7).
+def leading(delta: torch.Tensor, kept: int):
+    """The leading singular vectors and values of a task vector (Eq. 5).
 
-    Null directions are left out: then it is the closest partial isometry of the same range.
+    Args:
+        delta: ΔW_i, (m, n) float32.
+        kept: how many at most; fewer come where the rank is smaller.
+
+    Returns:
+        U (m, k), s (k,), V^T (k, n), float32.
     """
-    if not matrix.numel():
-        return matrix
-    u, _, vt = spectral.svd(matrix)
-    return u @ vt
+    factors = spectral.factorize(delta)
+    near, values = factors.vectors[:, :kept], factors.values[:kept]
+    far = near.mT @ factors.polar
+    return (far.mT, values, near.mT) if factors.tall else (near, values, far)
