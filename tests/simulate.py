@@ -19,6 +19,7 @@ TRAITS = {
     "ties_sb": (0.35, 0.07),
 }
 RECIPES = list(TRAITS)
+BASE = ("base", 0, 0, [], "identity", 0.0, 0.0)
 TASKS = {"arc_easy": 300, "piqa": 250, "boolq": 200, "mmlu": 400}
 
 
@@ -33,23 +34,37 @@ def outcomes(rng, base, chance, gain, churn):
     return np.where(redrawn, rng.random(base.shape) < chance + gain / 100 / churn, base)
 
 
+def evaluate(folder, base, suite, rows, tasks, rng):
+    """Write the files of models of one base; returns their plan.
+
+    rows: (subset, n, draw, members, recipe, true gain in points, churn), the base first.
+    """
+    task = np.repeat(np.arange(len(tasks)), list(tasks.values()))
+    chance = rng.uniform(0.35, 0.6, len(tasks))[task]
+    right = rng.random(task.size) < chance
+    plan = []
+    for subset, n, draw, members, recipe, gain, churn in rows:
+        row = dict(base=base, subset=subset, n=n, draw=draw, members=list(members), recipe=recipe,
+                   suite=suite)  # fmt: skip
+        correct = outcomes(rng, right, chance, gain, churn) if churn else right
+        plan.append(row | write(folder, row, correct, tasks, task, churn, rng))
+    return plan
+
+
 def study(folder, bases=("sim",), pool=12, sizes=None, recipes=RECIPES, tasks=TASKS, seed=0):
     """Write a simulated study below `folder`; returns the plan that aggregate.py reads.
 
     sizes: n -> number of draws. Checkpoint i of a base is worth (i - pool / 2) / 4 points less
-    a half; a merge is worth the mean of its members plus the recipe's gain times n / pool.
+    half a point; a merge gains its recipe's points times n / pool, and its members' mean worth
+    times the recipe's churn.
     """
     sizes = sizes or {2: 15, 4: 15, 6: 15, 8: 15, 10: 15, 12: 1}
     plan = []
     for number, base in enumerate(bases):
         rng = np.random.default_rng([seed, number])
-        task = np.repeat(np.arange(len(tasks)), list(tasks.values()))
-        chance = rng.uniform(0.35, 0.6, len(tasks))[task]
-        right = rng.random(task.size) < chance
         names = [f"expert-{i + 1:02d}" for i in range(pool)]
         worth = {name: (i - pool / 2) / 4 - 0.5 for i, name in enumerate(names)}
-        rows = [("base", 0, 0, [], "identity", 0.0, 0.0)]
-        rows += [(m, 1, 0, [m], "identity", worth[m], 0.3) for m in names]
+        rows = [BASE, *((m, 1, 0, [m], "identity", worth[m], 0.3) for m in names)]
         for n, draws in sizes.items():
             subsets = list(itertools.combinations(names, n))
             chosen = rng.permutation(len(subsets))[:draws]
@@ -59,19 +74,75 @@ def study(folder, bases=("sim",), pool=12, sizes=None, recipes=RECIPES, tasks=TA
                     gain, churn = TRAITS[recipe]
                     gain = gain * n / pool + np.mean([worth[m] for m in members]) * churn
                     rows.append((f"n{n:02d}-{draw:02d}", n, draw, members, recipe, gain, churn))
-        for subset, n, draw, members, recipe, gain, churn in rows:
-            row = dict(base=base, subset=subset, n=n, draw=draw, members=list(members),
-                       recipe=recipe, suite="sim")  # fmt: skip
-            correct = outcomes(rng, right, chance, gain, churn) if churn else right
-            plan.append(row | write(folder, row, correct, tasks, task, churn, rng))
+        plan += evaluate(folder, base, "sim", rows, tasks, rng)
     return plan
+
+
+def ablation(folder, recipes, bases=("sim",), tasks=TASKS, seed=0):
+    """Write a simulated study of sweep points at n = 12; returns the plan.
+
+    recipes: name -> {parameters}; gains fall with lambda squared, the more on a sum.
+    """
+    members = [f"expert-{i + 1:02d}" for i in range(12)]
+    plan = []
+    for number, base in enumerate(bases):
+        rows = [BASE]
+        for recipe, entry in recipes.items():
+            parameters = entry["parameters"]
+            push = parameters["lambda"] * (3 if parameters["combine"] == "sum" else 1)
+            push *= parameters.get("density", 0.3) + 0.7
+            churn = min(0.6, 0.05 + 0.04 * push)
+            rows.append(("n12-01", 12, 1, members, recipe, 1.5 - 0.2 * push**2, churn))
+        plan += evaluate(folder, base, "sim", rows, tasks, np.random.default_rng([seed, number]))
+    return plan
+
+
+def homogeneous(folder, bases=("sim",), recipes=RECIPES, seed=0):
+    """Write a simulated study of two domains, each with a suite, merged apart and together."""
+    names = {domain: [f"{domain}-{i}" for i in (1, 2, 3)] for domain in ("medical", "math")}
+    groups = names | {"medical-math": [*names["medical"], *names["math"]]}
+    plan = []
+    for number, base in enumerate(bases):
+        for place, suite in enumerate(names):
+            rng = np.random.default_rng([seed, number, place])
+            rows = [BASE]
+            for domain, members in names.items():
+                gain = 2.0 if domain == suite else -1.0
+                rows += [(m, 1, 0, [m], "identity", gain, 0.2) for m in members]
+            for group, members in groups.items():
+                if suite in group:
+                    for recipe in recipes:
+                        gain, churn = TRAITS[recipe]
+                        rows.append((group, len(members), 0, members, recipe, gain / 2, churn))
+            plan += evaluate(folder, base, suite, rows, {f"{suite}_a": 200, f"{suite}_b": 150}, rng)
+    return plan
+
+
+def similarity(models, seed=0, tensors=40, size=200):
+    """Gram matrices and sign counts of random task vectors, as similarity.npz holds them."""
+    rng = np.random.default_rng(seed)
+    delta = rng.normal(size=(tensors, len(models), size))
+    delta += 0.5 * rng.normal(size=(tensors, 1, size)) * rng.choice([-1, 1], (1, len(models), 1))
+    delta[:5, : len(models) // 2] = 0  # tensors that some checkpoints left alone
+    sign = np.sign(delta)
+    net, both = sign @ sign.swapaxes(1, 2), abs(sign) @ abs(sign).swapaxes(1, 2)
+    return {
+        "names": np.array([f"model.layers.{t}.weight" for t in range(tensors)]),
+        "models": np.array(models),
+        "gram": delta @ delta.swapaxes(1, 2),
+        "agree": ((both + net) // 2).astype(np.int64),
+        "oppose": ((both - net) // 2).astype(np.int64),
+        "base_squares": np.ones(tensors),
+    }
 
 
 def write(folder, row, correct, tasks, task, churn, rng):
     """Write one model's score, items and summary files; returns their paths."""
     place = Path(folder, row["base"], row["subset"], row["recipe"])
-    place.mkdir(parents=True)
-    paths = {"scores": place / "sim.json", "items": place / "sim.items.parquet", "summary": None}
+    place.mkdir(parents=True, exist_ok=True)
+    suite = row["suite"]
+    paths = {"scores": place / f"{suite}.json", "items": place / f"{suite}.items.parquet"}
+    paths["summary"] = None
     entries = {}
     for i, (name, questions) in enumerate(tasks.items()):
         value = float(correct[task == i].mean())

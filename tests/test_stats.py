@@ -1,4 +1,4 @@
-"""Statistics: hand-worked numbers, scipy as oracle, and coverage on studies whose truth is known."""
+"""Statistics: hand-worked numbers, scipy as oracle, coverage where the truth is known."""
 
 import itertools
 import math
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import simulate
 from scipy import stats as scipy_stats
-
 from wildmerge import stats
 
 TASKS = np.array([150, 100, 60])

@@ -2,6 +2,7 @@
 
 from wildmerge import scores
 from wildmerge.files import atomic_file
+from wildmerge.jobs import job
 
 
 def main(plan, scores_path, merges_path):
@@ -11,4 +12,5 @@ def main(plan, scores_path, merges_path):
 
 
 if __name__ == "__main__":
-    main(snakemake.params.plan, snakemake.output.scores, snakemake.output.merges)
+    with job(snakemake.log[0], f"aggregate {snakemake.wildcards.study}"):
+        main(snakemake.params.plan, snakemake.output.scores, snakemake.output.merges)

@@ -2,6 +2,7 @@
 
 from wildmerge import compare
 from wildmerge.files import atomic_file
+from wildmerge.jobs import job
 
 SEED = 0  # of the resampling of questions and draws
 
@@ -13,5 +14,6 @@ def main(plan, paths):
 
 
 if __name__ == "__main__":
-    output = snakemake.output
-    main(snakemake.params.plan, (output.comparisons, output.intervals, output.answers))
+    with job(snakemake.log[0], f"compare {snakemake.wildcards.study}"):
+        output = snakemake.output
+        main(snakemake.params.plan, (output.comparisons, output.intervals, output.answers))

@@ -1,6 +1,7 @@
 """Figure 4: L2 distance of merges from the base by number of checkpoints; band: sd over draws."""
 
 from wildmerge import style
+from wildmerge.jobs import job
 from wildmerge.scores import read_table
 
 
@@ -10,16 +11,11 @@ def draw(merges):
     panels = style.panels(merges.assign(suite=""))
     figure, axes = style.grid(1, len(panels), width=3.4 if len(panels) == 1 else 2.7)
     for ax, (title, rows) in zip(axes[0], panels, strict=True):
-        for recipe in style.order(rows["recipe"]):
-            look = style.method(recipe)
-            by_n = rows[rows["recipe"] == recipe].groupby("n")["norm"]
-            mean, sd = by_n.mean().dropna(), by_n.std().dropna()
-            ax.plot(mean.index, mean, color=look.colour, marker=look.marker, ls=look.dash,
-                    label=look.label)  # fmt: skip
-            # A band that reaches below zero has no place on a logarithmic axis.
-            low = (mean[sd.index] - sd).clip(lower=mean[sd.index] / 10)
-            ax.fill_between(sd.index, low, mean[sd.index] + sd, color=look.colour, alpha=0.15, lw=0)
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
+        for recipe in style.order(rows["recipe"]):
+            style.by_n(ax, rows, "norm", recipe)
         ax.set_title(title)
         ax.set_xlabel("merged checkpoints, n")
         ax.set_xticks(sorted(rows.loc[rows["n"] > 1, "n"].unique()))
@@ -29,5 +25,6 @@ def draw(merges):
 
 
 if __name__ == "__main__":
-    figure = draw(read_table(snakemake.input.merges))
-    style.save(figure, snakemake.output.pdf, snakemake.output.png)
+    with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):
+        figure = draw(read_table(snakemake.input.merges))
+        style.save(figure, snakemake.output.pdf, snakemake.output.png)

@@ -5,6 +5,7 @@ it; the report shows the cross-fitted gain beside it.
 """
 
 from wildmerge import tables
+from wildmerge.jobs import job
 from wildmerge.scores import read_table
 
 
@@ -18,5 +19,6 @@ def make(merges, published):
 
 
 if __name__ == "__main__":
-    made = make(read_table(snakemake.input.merges), [snakemake.input.table2])
-    tables.write(*made, snakemake.output)
+    with job(snakemake.log[0], "table {study}/{table}".format(**snakemake.wildcards)):
+        made = make(read_table(snakemake.input.merges), [snakemake.input.table2])
+        tables.write(*made, snakemake.output)

@@ -1,6 +1,7 @@
 """Tables 1 and 3: share of merges above the base and mean gain in points, by method and n."""
 
 from wildmerge import tables
+from wildmerge.jobs import job
 from wildmerge.scores import read_table
 
 
@@ -14,5 +15,6 @@ def make(merges, published):
 
 
 if __name__ == "__main__":
-    published = [snakemake.input.table1, snakemake.input.table3]
-    tables.write(*make(read_table(snakemake.input.merges), published), snakemake.output)
+    with job(snakemake.log[0], "table {study}/{table}".format(**snakemake.wildcards)):
+        published = [snakemake.input.table1, snakemake.input.table3]
+        tables.write(*make(read_table(snakemake.input.merges), published), snakemake.output)

@@ -124,11 +124,38 @@ def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
     return merges[MERGES]
 
 
+TEXT = [
+    "base", "subset", "members", "recipe", "suite", "best_model", "task", "metric", "reference",
+    "reference_model", "verdict",
+]  # fmt: skip
+
+
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read scores.csv or merges.csv back with the types it was written with."""
-    text = dict.fromkeys(["base", "subset", "members", "recipe", "suite", "best_model"], str)
-    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    """Read a CSV of a study (scores, merges, comparisons, ...) with the types it had."""
+    frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
     return frame.fillna({"members": ""})
+
+
+def sweep(merges: pd.DataFrame, comparisons: pd.DataFrame, recipes: dict, name: str):
+    """The points of a recipe's sweep: its rows of merges.csv, a column a parameter, an interval.
+
+    merges, comparisons: the study's tables; recipes: name -> {parameters: {...}}; name: the recipe
+        that is swept. Returns the rows with the parameters and `low` and `high`, the gain's 95 %
+        interval over questions in points; sorted by the parameters.
+    Raises WildmergeError where the study has no point of that sweep.
+    """
+    family = merges[merges["recipe"].str.split("-").str[0] == name]
+    if family.empty:
+        raise WildmergeError(
+            f"A figure of a sweep of recipe {name} needs merges by it, but the study has none: add "
+            "the sweep to the study's YAML or take the figure out of its `figures`."
+        )
+    parameters = [recipes[recipe]["parameters"] for recipe in family["recipe"]]
+    names = list(recipes[name]["parameters"])
+    family = family.assign(**{key: [p[key] for p in parameters] for key in names})
+    against_base = comparisons[comparisons["reference"] == "base"]
+    family = family.merge(against_base[[*MODEL, "low", "high"]], "left", MODEL)
+    return family.sort_values(names)
 
 
 ITEMS = pa.schema(

@@ -28,7 +28,7 @@ def weights(stratum: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def paired_test(difference: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Two-sided p-values of the hypothesis that two models answer equally well, question by question.
+    """Two-sided p-values of the hypothesis that two models answer equally well.
 
     The sum of weighted differences is compared with what it would be if each question's outcomes
     were exchanged between the models by a coin: exactly for up to `EXACT` differing questions,
@@ -56,7 +56,7 @@ def false_discovery(p: np.ndarray) -> np.ndarray:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p-values: below a, the chance of a single false one among all is at most a."""
+    """Holm's adjusted p-values: below a, the chance of any false one is at most a."""
     rank = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[rank] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))

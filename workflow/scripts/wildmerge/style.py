@@ -1,5 +1,6 @@
 """How everything looks: name, order, colour and marker of every method; one way to save."""
 
+import math
 from typing import NamedTuple
 
 import matplotlib
@@ -38,6 +39,7 @@ FAMILIES = {
 SINGLE = Method("checkpoint", "#888888", ".")
 BASE_COLOUR = "#222222"
 BASES = {
+    "average": "Mean over bases",
     "llama-3.2-3b": "Llama 3.2 3B",
     "llama-3.1-8b": "Llama 3.1 8B",
     "qwen3-4b": "Qwen3 4B",
@@ -127,13 +129,89 @@ def grid(rows: int, columns: int, width: float = 2.7, height: float = 2.4, **key
     )
 
 
+def base_line(ax, rows: pd.DataFrame, column: str) -> None:
+    """Draw the base's accuracy, `column` of its row, as a broken line, in percent."""
+    base = rows.loc[rows["subset"] == "base", column].dropna()
+    if len(base):
+        ax.axhline(100 * base.iloc[0], color=BASE_COLOUR, lw=1, ls=(0, (5, 2)), label="base")
+
+
+def by_n(ax, rows: pd.DataFrame, column: str, recipe: str, scale: float = 1, **keywords) -> None:
+    """A recipe's mean over draws by n as a line, one standard deviation over draws as a band.
+
+    A size of which one draw was measured has no band.
+    """
+    look = method(recipe)
+    values = scale * rows.loc[rows["recipe"] == recipe].set_index("n")[column].dropna()
+    mean, sd = values.groupby(level=0).mean(), values.groupby(level=0).std().dropna()
+    keywords = {"color": look.colour, "marker": look.marker, "ls": look.dash} | keywords
+    ax.plot(mean.index, mean, label=look.label, **keywords)
+    low = mean[sd.index] - sd
+    if ax.get_yscale() == "log":  # where a band that reaches below zero has no place
+        low = low.clip(lower=mean[sd.index] / 10)
+    ax.fill_between(sd.index, low, mean[sd.index] + sd, color=look.colour, alpha=0.15, lw=0)
+
+
+def near_square(count: int) -> tuple[int, int]:
+    """Rows and columns for `count` panels: one beside the other up to two, else two a row."""
+    return (1, count) if count < 2 else (math.ceil(count / 2), 2)
+
+
+def of(points: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of `points` that are of the base and suite of a panel's rows."""
+    return points.merge(rows[["base", "suite"]].drop_duplicates(), on=["base", "suite"])
+
+
+def shade(i: int, count: int):
+    """The i-th of `count` colours from light to dark, for an ordered quantity."""
+    return plt.get_cmap("viridis_r")(0.08 + 0.92 * i / max(1, count - 1))
+
+
+def interval_line(ax, points: pd.DataFrame, x: str, **keywords) -> None:
+    """Accuracy in percent over parameter `x`, with the interval of its difference to the base.
+
+    points: rows of `scores.sweep`; several merges of one value of x are shown one by one.
+    """
+    points = points.dropna(subset="accuracy").sort_values(x)
+    accuracy = 100 * points["accuracy"]
+    ax.plot(points[x], accuracy, **keywords)
+    known = points["low"].notna()
+    base = accuracy - points["gain"]
+    low, high = base + points["low"], base + points["high"]
+    ax.vlines(points.loc[known, x], low[known], high[known], color=keywords["color"], lw=0.8,
+              alpha=0.5)  # fmt: skip
+
+
+def heatmap(ax, values, labels, rows, columns, limit: float):
+    """A heatmap around zero with a text in each cell; NaN cells stay empty, with a dash.
+
+    values: (rows, columns); labels: the same, texts; limit: the value of the full colours.
+    Returns the image.
+    """
+    image = ax.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    for i, line in enumerate(labels):
+        for j, text in enumerate(line):
+            known = values[i][j] == values[i][j]
+            strong = known and abs(values[i][j]) > 0.65 * limit
+            ax.text(j, i, text if known else "–", ha="center", va="center", fontsize=6.5,
+                    color="white" if strong else "black")  # fmt: skip
+    return image
+
+
 def legend_below(figure, axes) -> None:
     """One legend for all panels under the figure, every label once, in order of appearance."""
     entries = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.15)))
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.2)))
+    if not entries:
+        return
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
 
 
