@@ -14,6 +14,7 @@ import os
 import resource
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from . import WildmergeError, __version__
 from .files import atomic_folder
 from .methods import METHODS, is_projection
 from .methods.chunks import slices
+from .methods.spectral import SpectralWarning
 from .recipes import MERGEKIT, check
 from .weights import DTYPE_NAMES, INDEX, SINGLE, Digest, Weights, raw_bytes
 
@@ -107,7 +109,7 @@ def merge(
     # Buffers that are no floating-point numbers are kept as they are.
     dtypes = {n: DTYPES[dtype] if e.dtype.is_floating_point else e.dtype for n, e in shapes.items()}
     progress = _Progress(where, sum(w[name].nbytes for w in inputs for name in shapes))
-    digest, tensors, warnings = Digest(), {}, []
+    digest, tensors, notes = Digest(), {}, []
 
     with atomic_folder(output) as folder, _full_disk(where, output):
         writer = _Writer(folder, {n: (dtypes[n], e.shape) for n, e in shapes.items()})
@@ -117,7 +119,10 @@ def merge(
             for name, (start, *members) in _read_ahead(inputs, list(shapes)):
                 start, members = start.to(device), [member.to(device) for member in members]
                 if start.is_floating_point():
-                    update = _update(method, recipe, name, start, members)
+                    with warnings.catch_warnings(record=True) as caught:
+                        warnings.simplefilter("always", SpectralWarning)
+                        update = _update(method, recipe, name, start, members)
+                    notes += [f"{name}: {warning.message}" for warning in caught]
                     merged, norm, norm_rounded = _round(start, update, dtypes[name])
                     if not math.isfinite(norm_rounded):
                         raise _not_finite(name, inputs, list(experts), where, dtype)
@@ -142,7 +147,7 @@ def merge(
         "norm": math.hypot(*(t["norm"] for t in tensors.values())),
         "norm_rounded": math.hypot(*(t["norm_rounded"] for t in tensors.values())),
         "tensors": tensors,
-        "warnings": warnings,
+        "warnings": notes,
         "seconds": time.monotonic() - started,
         "bytes_read": progress.total,
         "bytes_written": writer.nbytes,

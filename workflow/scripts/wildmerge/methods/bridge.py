@@ -77,9 +77,10 @@ class Foreign:
             try:
                 known[key].validate(value)
             except ValueError as error:
+                kind = getattr(known[key].value_type, "__name__", known[key].value_type)
                 raise WildmergeError(
-                    f"{where}: mergekit's {name} refuses {key} = {value!r}: {error}. Correct the "
-                    "recipe."
+                    f"{where}: mergekit's {name} takes a {kind} as {key}, found {value!r}. Correct "
+                    "the recipe."
                 ) from error
         for key, parameter in known.items():
             if parameter.required and key not in parameters:

@@ -15,6 +15,7 @@ A matrix too ill-conditioned for that, or rank-deficient, goes by the eigenprobl
 float64 instead: slower, and directions of the null space are left out.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -56,7 +57,11 @@ class Factors:
 
 
 def factorize(matrix: torch.Tensor) -> Factors:
-    """The polar factor, singular values and left singular vectors of a matrix (m, n) float32."""
+    """The polar factor, singular values and left singular vectors of a matrix (m, n) float32.
+
+    Raises:
+        torch.linalg.LinAlgError: NaN or Inf in the matrix.
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.mT if tall else matrix
     factor, spectrum = _polar(wide)
@@ -80,10 +85,13 @@ def polar(matrix: torch.Tensor) -> torch.Tensor:
 
 def _polar(a: torch.Tensor):
     """The polar factor of a wide matrix; with it (s, U) if the slow path has found them anyway."""
-    if not a.any():
-        return a, (a.new_zeros(0), a.new_zeros(len(a), 0))
     exact = a.double()
     gram = exact @ exact.mT
+    size = gram.trace().item()
+    if not math.isfinite(size):
+        raise torch.linalg.LinAlgError("a matrix with NaN or Inf has no singular values")
+    if size == 0:
+        return a, (a.new_zeros(0), a.new_zeros(len(a), 0))
     lower, failed = torch.linalg.cholesky_ex(gram)
     largest = _largest(gram)
     if not failed:

@@ -27,9 +27,10 @@ def update(
     for part in slices(base.numel()):
         start = origin[part].float()
         delta = torch.empty_like(start)
+        here = total[part]
         for expert in members:
-            total[part] += subtract(expert[part], start, delta)
-        total[part] *= scale
+            here += subtract(expert[part], start, delta)
+        here *= scale
     return total.view(base.shape)
 
 
