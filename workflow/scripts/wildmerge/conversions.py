@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from .compatibility import (
     TOKENIZER_FILES,
     VOCABULARY,
     Headers,
+    parse_header,
     read_config,
     read_headers,
 )
@@ -48,12 +50,14 @@ _TOKENIZER = (
 class Plan:
     """What will be done to a checkpoint.
 
-    said: a sentence for each conversion. drop: tensors to leave out. rows: rows that embedding and
-    head shall have, None to leave them. head_of_embedding: write the tied head out. config: keys
-    of config.json to change, None to remove one. tokenizer: take the base's.
+    said: a sentence for each conversion. doubts: what of it the sheet has to admit. drop: tensors
+    to leave out. rows: rows that embedding and head shall have, None to leave them.
+    head_of_embedding: write the tied head out. config: keys of config.json to change, None to
+    remove one. tokenizer: take the base's.
     """
 
     said: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     drop: set[str] = field(default_factory=set)
     rows: int | None = None
     head_of_embedding: bool = False
@@ -61,11 +65,11 @@ class Plan:
     tokenizer: bool = False
 
 
-def plan(base: Headers, expert: Headers, admit: bool, same_head: bool = True) -> Plan:
+def plan(base: Headers, expert: Headers, same_head: bool = True) -> Plan:
     """Plan the conversions of a checkpoint from its headers and the base's.
 
-    admit: whether the sheet takes it in spite of doubts, such as a missing tokenizer. same_head:
-    whether a head that the tied base has not equals the embedding (seen in the weights only).
+    same_head: whether a head that the tied base has not equals the embedding, which is seen in
+    the weights only.
     """
     todo = Plan()
     if buffers := {name for name in expert.tensors if name.endswith(BUFFER)}:
@@ -86,9 +90,10 @@ def plan(base: Headers, expert: Headers, admit: bool, same_head: bool = True) ->
     ):
         todo.config["quantization_config"] = None
         todo.said.append("quantization_config was removed from config.json; nothing is quantised")
-    if not expert.tokenizer and base.tokenizer and admit:
+    if not expert.tokenizer:
         todo.tokenizer = True
-        todo.said.append("it has no tokenizer, the base's was taken")
+        todo.said.append("the base's tokenizer was taken")
+        todo.doubts.append("it came without a tokenizer, so what it was trained on is not known")
     return todo
 
 
@@ -145,7 +150,6 @@ def convert(
     folder: str | Path,
     base: str | Path | None,
     where: str,
-    admit: str,
     link: Callable[[Path, Path], None],
 ) -> None:
     """Make the checkpoint folder out of files as they came, atomically.
@@ -155,15 +159,20 @@ def convert(
         folder: the folder to make.
         base: the base's folder, None if this is a base.
         where: the source's name, for messages.
-        admit: the sheet's reason to take it in spite of doubts, or "".
         link: how an unchanged file gets its place (source, target).
 
     Raises:
-        WildmergeError: it has no config or no tokenizer, or it is an adapter that cannot be merged.
+        WildmergeError: a file is truncated, it has no config, it is an adapter that cannot be
+            merged, or it is a base without a tokenizer.
     """
+    for name, path in files.items():
+        if path.suffix == ".safetensors":
+            size = path.stat().st_size
+            parse_header(partial(_span, path), size, f"{where}, file {name}")
     with atomic_folder(folder) as part:
         for name, path in files.items():
             link(path, part / name)
+        doubts: list[str] = []
         said = _unpickle(part) + _write_index(part)
         if base is not None and _is_adapter(part):
             said += _merge_adapter(part, Path(base), where)
@@ -174,18 +183,23 @@ def convert(
             )
         elif base is not None:
             ours, theirs = read_headers(base), read_headers(part)
-            todo = plan(ours, theirs, bool(admit), _head_is_embedding(part))
+            todo = plan(ours, theirs, _head_is_embedding(part))
             _carry_out(part, Path(base), todo)
-            said += todo.said
+            said, doubts = said + todo.said, todo.doubts
         read_config(part)
         if not any((part / name).exists() for name in TOKENIZER_FILES):
             raise WildmergeError(
                 f"A tokenizer was expected in {where}, but it has none of "
-                f"{', '.join(TOKENIZER_FILES)}. To use the base's, say why in the column `admit` "
-                "of its row in config/models.tsv."
+                f"{', '.join(TOKENIZER_FILES)}. Choose another revision or another base."
             )
-        if said:
-            (part / CONVERSIONS).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        record = {"conversions": said, "doubts": doubts}
+        _put(part / CONVERSIONS, json.dumps(record, indent=1) + "\n")
+
+
+def _span(path: Path, first: int, last: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(first)
+        return file.read(last - first)
 
 
 def _put(path: Path, text: str) -> None:

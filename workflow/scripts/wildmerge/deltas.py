@@ -15,11 +15,13 @@ from . import WildmergeError, __version__
 from .compatibility import VOCABULARY, compare, read_headers
 from .conversions import CONVERSIONS
 from .files import read_json
+from .methods.model_stock import interpolation
 from .weights import Digest, Weights
 
 SLICE = 1 << 20  # elements of a tensor that are handled at once
 RANK_ROWS = 256  # rows that the rank of a delta is looked at on
 UNRELATED = 0.5  # relative norm from which on a checkpoint is no fine-tune of its base
+STRANGER = 3.0  # ancestry score from which on another ancestor is probable
 LARGE = 0.1  # relative norm that deserves a word
 
 
@@ -65,11 +67,12 @@ def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
     verdict |= {"compatible": False, "overridable": False, "reasons": [], "conversions": []}
     verdict |= {"warnings": [], "digest": None, "base_digest": None, "norm": None}
     verdict |= {"relative_norm": None, "tensors": {}}
-    if (expert / CONVERSIONS).exists():
-        verdict["conversions"] = read_json(expert / CONVERSIONS)
+    record = read_json(expert / CONVERSIONS) if (expert / CONVERSIONS).exists() else {}
+    verdict["conversions"] = record.get("conversions", [])
     ours, base_headers = Weights(base), read_headers(base)
     try:
         found = compare(base_headers, read_headers(expert))
+        found.doubts += record.get("doubts", [])
         if not found.refusals:
             _stream(ours, Weights(expert), verdict, found)
     except WildmergeError as error:
@@ -145,6 +148,75 @@ def _broken_base(weights: Weights, name: str) -> WildmergeError:
     )
 
 
+def ancestry(verdicts: list[dict]) -> dict[str, float]:
+    """How far each checkpoint's quietest tensors moved, against its whole family.
+
+    verdicts: of all checkpoints of one base. Returns model -> the relative norm that nine tenths
+    of its tensors exceed, over the median of the others' relative norms. Fine-tuning leaves some
+    tensors (norms, embeddings) nearly where they were, so this is below 1; a checkpoint of another
+    ancestor has moved everywhere, by more than its family moves at all. Checkpoints without a
+    norm, and families of fewer than three, are left out.
+    """
+    known = [v for v in verdicts if v["norm"]]
+    scores = {}
+    for verdict in known if len(known) > 2 else []:
+        others = [v["relative_norm"] for v in known if v is not verdict]
+        moved = [t["relative"] for t in verdict["tensors"].values() if t["relative"] is not None]
+        scores[verdict["model"]] = float(np.quantile(moved, 0.1) / np.median(others))
+    return scores
+
+
+def duplicates(verdicts: list[dict]) -> dict[str, str]:
+    """Checkpoints with the weights of another: model -> the first of the same digest."""
+    first, found = {}, {}
+    for verdict in verdicts:
+        if (
+            verdict["digest"]
+            and first.setdefault(verdict["digest"], verdict["model"]) != (verdict["model"])
+        ):
+            found[verdict["model"]] = first[verdict["digest"]]
+    return found
+
+
+def families(verdicts: list[dict], admitted: dict[tuple[str, str], str]) -> list[dict]:
+    """What the verdicts of a study say together: one row a checkpoint, for checkpoints.csv.
+
+    verdicts: of all its checkpoints, of any number of bases. admitted: (base, model) -> the
+    sheet's reason, where it gives one. Each row holds its names, `usable`, norms, `ancestry`
+    (see there; empty in a small family) and `found`, everything that was said about it.
+    """
+    rows = []
+    for base in sorted({v["base"] for v in verdicts}):
+        family = [v for v in verdicts if v["base"] == base]
+        scores, copies = ancestry(family), duplicates(family)
+        for verdict in family:
+            model, found = verdict["model"], list(verdict["reasons"])
+            score = scores.get(model)
+            if score is not None and score >= STRANGER:
+                found.append(
+                    f"nine tenths of its tensors moved at least {score:.1f} times as far as the "
+                    f"median of its family as a whole: its ancestor is probably not {base}"
+                )
+            if model in copies:
+                found.append(f"it has the same weights as {copies[model]}")
+            reason = admitted.get((base, model), "")
+            hard = verdict["reasons"] and not verdict["overridable"]
+            rows.append(
+                {key: verdict[key] for key in ("base", "model", "repo", "revision")}
+                | {"usable": not found or bool(reason and not hard)}
+                | {"norm": verdict["norm"], "relative_norm": verdict["relative_norm"]}
+                | {"ancestry": score, "low_rank_tensors": _low_rank(verdict)}
+                | {"found": "; ".join(found), "admitted": reason}
+                | {"conversions": "; ".join(verdict["conversions"])}
+                | {"warnings": "; ".join(verdict["warnings"])}
+            )
+    return rows
+
+
+def _low_rank(verdict: dict) -> int:
+    return sum("rank" in tensor for tensor in verdict["tensors"].values())
+
+
 def similarity(base: str | Path, experts: dict[str, str | Path]) -> dict[str, np.ndarray]:
     """Products and sign counts of all deltas of a base, tensor by tensor, in one pass.
 
@@ -201,3 +273,26 @@ def similarity(base: str | Path, experts: dict[str, str | Path]) -> dict[str, np
         "oppose": oppose,
         "base_squares": base_squares,
     }
+
+
+def predicted_norm(
+    similarities: dict[str, np.ndarray], members: list[str], weights: np.ndarray | float
+) -> float:
+    """The norm of a linear merge's update, sum_i w_i (W_i - W_0), from the products alone.
+
+    similarities: as `similarity` returns (or the loaded .npz). members: its k' models. weights:
+    one for all, (k',), or (T, k') where every tensor has its own.
+    """
+    places = [list(similarities["models"]).index(model) for model in members]
+    gram = similarities["gram"][:, places][:, :, places]  # (T, k', k')
+    w = np.broadcast_to(weights, (len(gram), len(places)))
+    # Rounding may leave a sum of squares a hair below zero.
+    return float(np.sqrt(max(0.0, np.einsum("ti,tij,tj->", w, gram, w))))
+
+
+def model_stock_weights(similarities: dict[str, np.ndarray], members: list[str]) -> np.ndarray:
+    """Each member's weight (T, k') in a Model Stock merge (Eq. 4), from the products alone."""
+    places = [list(similarities["models"]).index(model) for model in members]
+    gram = torch.from_numpy(similarities["gram"][:, places][:, :, places])
+    t = np.array([interpolation(products) for products in gram])
+    return np.repeat(t[:, None] / len(members), len(members), axis=1)

@@ -1,9 +1,7 @@
 """The Hugging Face hub, as far as a checkpoint needs it: list, read, download, resume."""
 
 import hashlib
-import json
 import os
-import struct
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +25,6 @@ from .files import sha256_file
 
 TRIES = 5  # of one file, each going on where the last one stopped
 PAUSE = 2.0  # seconds before the second try, doubled for every further one
-HEADER_GUESS = 1 << 17  # bytes; nearly every safetensors header is shorter
 
 
 class Transient(WildmergeError):
@@ -140,7 +137,7 @@ def _url(repo: str, revision: str, name: str) -> str:
     return hf_hub_url(repo, name, revision=revision, endpoint=endpoint())
 
 
-def read(repo: str, revision: str, name: str, last: int | None = None, first: int = 0) -> bytes:
+def read(repo: str, revision: str, name: str, first: int = 0, last: int | None = None) -> bytes:
     """Read a small file, or the bytes [first, last) of a large one."""
     headers = build_hf_headers(token=_token())
     if last is not None:
@@ -150,32 +147,6 @@ def read(repo: str, revision: str, name: str, last: int | None = None, first: in
         hf_raise_for_status(answer)
     # A server may ignore the range and send everything.
     return answer.content[first:last] if answer.status_code == 200 else answer.content
-
-
-def read_header(repo: str, revision: str, name: str, size: int) -> dict[str, tuple]:
-    """The header of a safetensors file by ranged reads: tensor -> (dtype, shape).
-
-    size: bytes of the whole file, against which the header is checked.
-    Raises WildmergeError if it is no safetensors file, or a truncated one.
-    """
-    start = read(repo, revision, name, min(size, HEADER_GUESS))
-    try:
-        (length,) = struct.unpack("<Q", start[:8])
-        if length > size - 8:
-            raise ValueError(f"its header would have {length} bytes, the file has {size}")
-        if len(start) < 8 + length:
-            start += read(repo, revision, name, 8 + length, first=len(start))
-        header = json.loads(start[8 : 8 + length])
-        header.pop("__metadata__", None)
-        end = 8 + length + max((info["data_offsets"][1] for info in header.values()), default=0)
-        if end != size:
-            raise ValueError(f"it should have {end} bytes, it has {size}")
-        return {n: (info["dtype"], tuple(info["shape"])) for n, info in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise WildmergeError(
-            f"A whole safetensors file was expected at {repo} ({name}), but it is truncated or "
-            f"something else: {error}. Choose another checkpoint or another revision of it."
-        ) from error
 
 
 def _digest(path: Path, like: str) -> str:

@@ -1,0 +1,36 @@
+"""Say what the verdicts of a study's checkpoints show together: ancestry, duplicates, doubts."""
+
+import csv
+
+from wildmerge import WildmergeError
+from wildmerge.deltas import families
+from wildmerge.files import atomic_file, read_json
+from wildmerge.jobs import job
+
+
+def main(verdicts: list[str], admitted: dict[str, str], output: str) -> None:
+    """Write checkpoints.csv; raise WildmergeError after it if a checkpoint may not be used.
+
+    verdicts: paths of the study's verdicts. admitted: "base/model" -> the sheet's reason.
+    """
+    reasons = {tuple(name.split("/")): reason for name, reason in admitted.items()}
+    rows = families([read_json(path) for path in verdicts], reasons)
+    with atomic_file(output) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        if row["found"]:
+            said = f" Admitted: {row['admitted']}" if row["usable"] else ""
+            print(f"{row['base']}/{row['model']} ({row['repo']}): {row['found']}.{said}")
+    if bad := [f"{row['base']}/{row['model']}" for row in rows if not row["usable"]]:
+        raise WildmergeError(
+            f"Checkpoints that belong to their family were expected, but {len(bad)} of {len(rows)} "
+            f"are in doubt: {', '.join(bad)} (why of each: above). Take them out of the pool, or "
+            "say why they stay in the column `admit` of their rows in config/models.tsv."
+        )
+
+
+if __name__ == "__main__":
+    with job(snakemake.log[0], "families {study}".format(**snakemake.wildcards)):
+        main(snakemake.input.verdicts, snakemake.params.admitted, snakemake.output[0])
