@@ -32,10 +32,10 @@ log = logging.getLogger("lm_eval.shared_prefix")
 NAME = "shared-prefix"
 # Queries that share one gathered set of keys: the token's path and its tile are what it attends to.
 TILE = 64
-# Rows of the vocabulary that are normalised at a time.
-ROWS = 256
+# Rows of the vocabulary that are normalised at a time; on a CPU they should fit its cache.
+ROWS, CPU_ROWS = 256, 8
 # Tokens in a forward pass on a CPU, where more is not faster.
-CPU_TOKENS = 1024
+CPU_TOKENS = 512
 
 
 @dataclass
@@ -129,23 +129,16 @@ class Tree:
             yield path[: self.depth[first]].copy()
 
 
-@dataclass
-class _Pass:
-    """One forward pass over consecutive nodes: which keys each tile of queries sees.
+class _Tiles:
+    """Tiles of queries whose paths are about as long, so that their keys stack with little padding.
 
-    index: (tiles, keys) rows of [carried; own] keys. mask: (tiles, 1, TILE, keys) bool. distance:
-    like mask, query's depth less key's. carry: rows to keep for the next pass. carried: layer ->
-    keys and values (ancestors of the first node, heads, width) from the passes before.
+    number: (tiles,) which of the pass. index: (tiles, keys) rows of [carried; own] keys. mask:
+    (tiles, 1, TILE, keys) bool. distance: like mask, query's depth less key's.
     """
 
-    index: torch.Tensor
-    mask: torch.Tensor
-    distance: torch.Tensor
-    carry: torch.Tensor
-    carried: dict
-    native: str
-    kept: dict = field(default_factory=dict)
-    _bias: dict = field(default_factory=dict)
+    def __init__(self, number, index, mask, distance):
+        self.number, self.index, self.mask, self.distance = number, index, mask, distance
+        self._bias: dict = {}
 
     def bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the scores: 0 where a query sees a key, else -inf."""
@@ -155,36 +148,54 @@ class _Pass:
             self._bias[window, dtype] = hidden.masked_fill_(~seen, float("-inf"))
         return self._bias[window, dtype]
 
+
+@dataclass
+class _Pass:
+    """One forward pass over consecutive nodes.
+
+    groups: its tiles. carry: rows of [carried; own] keys to keep for the next pass. carried: layer
+    -> keys and values (ancestors of the first node, heads, width) from the passes before. kept: the
+    same for the next pass.
+    """
+
+    groups: list[_Tiles]
+    carry: torch.Tensor
+    carried: dict
+    native: str
+    kept: dict = field(default_factory=dict)
+
     def attend(self, layer, query, key, value, scaling, window, softcap):
         """Attention over ancestors: query (1, heads, N, width) -> (1, N, heads, width)."""
         _, heads, count, width = query.shape
-        tiles = len(self.index)
-        full = []
+        tiles = -(-count // TILE)
+        rows = []
         for own, old in zip((key, value), self.carried.get(layer, (None, None)), strict=True):
             own = own[0].transpose(0, 1)
-            full.append(own if old is None else torch.cat([old, own]))
-        self.kept[layer] = tuple(rows[self.carry] for rows in full)
-        key, value = (rows[self.index].transpose(1, 2) for rows in full)
+            rows.append(own if old is None else torch.cat([old, own]))
+        self.kept[layer] = tuple(x[self.carry] for x in rows)
         if tiles * TILE != count:
             query = F.pad(query, (0, 0, 0, tiles * TILE - count))
         query = query[0].view(heads, tiles, TILE, width).transpose(0, 1)
-        grouped = heads != key.shape[1]
-        # GPUs have no fast kernel for grouped heads under a mask.
-        if grouped and (softcap or query.is_cuda):
-            key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
-            grouped = False
-        bias = self.bias(window, query.dtype)
-        if softcap:
-            scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-            scores = torch.tanh(scores / softcap) * softcap + bias
-            shares = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-            out = torch.matmul(shares, value)
-        else:
-            out = F.scaled_dot_product_attention(
-                query, key, value, attn_mask=bias, scale=scaling, enable_gqa=grouped
-            )
-        out = out.permute(0, 2, 1, 3).reshape(1, tiles * TILE, heads, -1)
-        return out[:, :count]
+        out = query.new_empty(tiles, TILE, heads, rows[1].shape[-1])
+        for group in self.groups:
+            key, value = (x[group.index].transpose(1, 2) for x in rows)
+            grouped = heads != key.shape[1]
+            # GPUs have no fast kernel for grouped heads under a mask.
+            if grouped and (softcap or query.is_cuda):
+                key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
+                grouped = False
+            bias = group.bias(window, query.dtype)
+            if softcap:
+                scores = torch.matmul(query[group.number], key.transpose(2, 3)) * scaling
+                scores = torch.tanh(scores / softcap) * softcap + bias
+                shares = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+                found = torch.matmul(shares, value)
+            else:
+                found = F.scaled_dot_product_attention(
+                    query[group.number], key, value, bias, scale=scaling, enable_gqa=grouped
+                )
+            out[group.number] = found.transpose(1, 2)
+        return out.view(1, tiles * TILE, heads, -1)[:, :count]
 
 
 # The pass that runs now: transformers gives an attention function no other way to know.
@@ -303,31 +314,40 @@ class SharedPrefixLM(HFLM):
                 return f"packed input changes its logits by {float(error):.1e} of their size"
         return None
 
-    def _plan(
-        self, tree: Tree, first: int, last: int, paths: list[np.ndarray], after, carried, native
-    ):
-        """The _Pass for nodes first..last. paths: of its tiles; after: of node `last`."""
-        carried_nodes = paths[0]
-        tiles, longest = len(paths), max(map(len, paths))
-        query = np.minimum(first + np.arange(tiles * TILE).reshape(tiles, TILE), last - 1)
-        key = np.full((tiles, longest + TILE), -1)
-        for tile, path in enumerate(paths):
-            key[tile, : len(path)] = path
+    def _tiles(self, tree: Tree, first: int, last: int, paths: dict[int, np.ndarray]) -> _Tiles:
+        """Some tiles of the pass over nodes first..last. paths: of each, its ancestors."""
+        number = np.array(list(paths))
+        longest = max(map(len, paths.values()))
+        carried = tree.depth[first]
+        # The last node stands in for queries that are not there.
+        query = np.minimum(first + number[:, None] * TILE + np.arange(TILE), last - 1)
+        key = np.full((len(number), longest + TILE), -1)
+        for row, path in zip(key, paths.values(), strict=True):
+            row[: len(path)] = path
         key[:, longest:] = query
         real = key >= 0
+        real[:, longest + 1 :] &= query[:, 1:] != query[:, :-1]
         key = np.where(real, key, query[:, :1])
-        # A node is either an ancestor carried over, at its depth, or of this pass.
-        old = key < first
-        index = np.where(old, tree.depth[key], len(carried_nodes) + key - first)
-        carry = np.where(after < first, tree.depth[after], len(carried_nodes) + after - first)
-        put = self._put
-        key_end = put(np.where(real, tree.end[key], -1))[:, None, None]
-        keys, queries = put(key)[:, None, None], put(query)[:, None, :, None]
-        mask = (keys <= queries) & (queries < key_end)
-        # The last node stands in for queries that are not there; its copies are one key.
-        mask[..., longest + 1 :] &= put(query[:, 1:] != query[:, :-1])[:, None, None]
-        distance = put(tree.depth[query])[:, None, :, None] - put(tree.depth[key])[:, None, None]
-        return _Pass(put(index), mask, distance, put(carry), carried, native)
+        # A key is either an ancestor carried over, at its depth, or of this pass.
+        index = np.where(key < first, tree.depth[key], carried + key - first)
+        end = self._put(np.where(real, tree.end[key], -1))[:, None, None]
+        keys, queries = self._put(key)[:, None, None], self._put(query)[:, None, :, None]
+        mask = (keys <= queries) & (queries < end)
+        query_depth, key_depth = self._put(tree.depth[query]), self._put(tree.depth[key])
+        distance = query_depth[:, None, :, None] - key_depth[:, None, None]
+        return _Tiles(self._put(number), self._put(index), mask, distance)
+
+    def _plan(self, tree: Tree, first: int, last: int, paths, after, carried, native) -> _Pass:
+        """The pass over nodes first..last. paths: of its tiles; after: of node `last`."""
+        groups, longest = [], np.inf
+        for number in sorted(range(len(paths)), key=lambda i: -len(paths[i])):
+            if longest > TILE + 1.5 * len(paths[number]):
+                longest = len(paths[number])
+                groups.append({})
+            groups[-1][number] = paths[number]
+        carry = np.where(after < first, tree.depth[after], tree.depth[first] + after - first)
+        tiles = [self._tiles(tree, first, last, group) for group in groups]
+        return _Pass(tiles, self._put(carry), carried, native)
 
     def _run(self, tree: Tree, budget: int, whole: bool = False, progress=None):
         """Run a tree; returns log-likelihoods (P,) and greedy flags (P,).
@@ -396,16 +416,23 @@ class SharedPrefixLM(HFLM):
 
         Rounded where `hf` rounds: it normalises in the logits' own dtype unless told otherwise.
         """
-        value = torch.empty(len(row), dtype=torch.float64)
-        greedy = torch.empty(len(row), dtype=torch.bool)
-        row, target = torch.from_numpy(row), torch.from_numpy(target)
-        for start in range(0, len(logits), ROWS):
-            chosen = ((row >= start) & (row < start + ROWS)).nonzero()[:, 0]
-            rows = F.log_softmax(logits[start : start + ROWS], -1, dtype=self.softmax_dtype)
-            at, to = (row[chosen] - start).to(rows.device), target[chosen].to(rows.device)
-            value[chosen] = rows[at, to].double().cpu()
-            greedy[chosen] = (rows.argmax(-1)[at] == to).cpu()
-        return value.numpy(), greedy.numpy()
+        dtype = self.softmax_dtype or logits.dtype
+        rows = ROWS if logits.is_cuda else CPU_ROWS
+        top = torch.empty(len(logits), device=logits.device)
+        norm = torch.empty_like(top)
+        for start in range(0, len(logits), rows):
+            block = logits[start : start + rows].to(torch.float32, copy=True)
+            peak = block.amax(-1, keepdim=True)
+            top[start : start + rows] = peak[:, 0]
+            norm[start : start + rows] = block.sub_(peak).exp_().sum(-1).log_().add_(peak[:, 0])
+        row, target = self._put(row), self._put(target)
+        value = (logits[row, target].float() - norm[row]).to(dtype)
+        greedy = value == (top - norm)[row].to(dtype)
+        # Of equal tokens, the first counts.
+        for pair in greedy.nonzero()[:, 0].tolist():
+            rounded = (logits[row[pair]].float() - norm[row[pair]]).to(dtype)
+            greedy[pair] = rounded.argmax() == target[pair]
+        return value.double().cpu().numpy(), greedy.cpu().numpy()
 
     def _loglikelihood_tokens(self, requests, disable_tqdm=False, override_bs=None):
         if not requests:
