@@ -9,22 +9,23 @@ def draw(merges):
     """merges: rows of merges.csv. Returns the figure: a row a family of methods, a column a base;
     for a single base the families stand side by side."""
     recipes = style.order(merges["recipe"])
-    families = [
-        [recipe for recipe in recipes if style.family(recipe) in names]
-        for names in style.FAMILIES.values()
-    ]
-    families.append([r for r in recipes if not any(r in names for names in families)])
-    families = [names for names in families if names]
+    others = {style.family(recipe) for recipe in recipes} - set(style.METHODS)
+    families = style.FAMILIES | {"other": others}
+    families = {
+        name: [recipe for recipe in recipes if style.family(recipe) in names]
+        for name, names in families.items()
+    }
+    families = {name: found for name, found in families.items() if found}
     panels = style.panels(merges)
     beside = len(panels) == 1
     shape = (1, len(families)) if beside else (len(families), len(panels))
     figure, axes = style.grid(*shape, width=3.4 if beside else 2.7)
     for column, (title, rows) in enumerate(panels):
-        for row, names in enumerate(families):
+        for row, (name, names) in enumerate(families.items()):
             ax = axes[0, row] if beside else axes[row, column]
             panel(ax, rows, names)
             if row == 0 or beside:
-                ax.set_title(title)
+                ax.set_title(f"{title}, {name}" if beside else title)
             if (row if beside else column) == 0:
                 ax.set_ylabel("mean accuracy, %")
             if beside or row == len(families) - 1:

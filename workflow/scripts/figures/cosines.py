@@ -18,6 +18,11 @@ def select(similarity, checkpoints):
     return similarity["gram"][:, places][:, :, places]
 
 
+def cell(value):
+    """A cosine in a narrow cell: `-.02`; nothing on the diagonal."""
+    return "" if np.isnan(value) else f"{value:.2f}".replace("0.", ".").replace("-.00", ".00")
+
+
 def draw(similarities, checkpoints):
     """similarities: base -> similarity.npz; checkpoints: base -> names in the sheet's order.
     Returns the figure: a panel a base, the whole task vectors' cosines."""
@@ -29,13 +34,13 @@ def draw(similarities, checkpoints):
         np.fill_diagonal(values, np.nan)
         size = 0 if len(names) < 2 else np.nanmax(np.abs(values))
         limit = max(0.05, size)
-        labels = [[f"{value:.2f}".replace("-0.00", "0.00") for value in line] for line in values]
+        labels = [[cell(value) for value in line] for line in values]
         numbers = [str(i + 1) for i in range(len(names))]
         rows = [f"{name}  {i}" for i, name in zip(numbers, names, strict=True)]
         image = style.heatmap(ax, values, labels, rows, numbers, limit)
         ax.set_xticks(range(len(numbers)), numbers, rotation=0, ha="center")
         ax.set_title(style.base_label(base))
-        figure.colorbar(image, ax=ax, shrink=0.7, label="cosine")
+        figure.colorbar(image, ax=ax, shrink=0.7, pad=0.02, label="cosine")
     return figure
 
 

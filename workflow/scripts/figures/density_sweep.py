@@ -1,5 +1,6 @@
 """Figure 17: TIES by the share of each task vector's entries that it keeps."""
 
+import numpy as np
 from wildmerge import style
 from wildmerge.jobs import job
 from wildmerge.scores import read_table, sweep
@@ -7,8 +8,8 @@ from wildmerge.scores import read_table, sweep
 
 def draw(merges, comparisons, recipes):
     """merges, comparisons: the study's tables; recipes: name -> {parameters}. Returns the figure:
-    a panel a base, a line a lambda of the sweep; bars are 95 % intervals over questions of the
-    difference to the base."""
+    a panel a base, a line a lambda of the sweep; bars, on the recipe's own lambda, are 95 %
+    intervals over questions of the difference to the base."""
     points = sweep(merges, comparisons, recipes, "ties")
     lambdas = sorted(points["lambda"].unique())
     panels = style.panels(merges)
@@ -21,7 +22,10 @@ def draw(merges, comparisons, recipes):
             look = {"color": style.shade(i, len(lambdas)), "marker": style.METHODS["ties"].marker}
             look |= {"lw": 2} if own_choice else {"lw": 0.9, "ms": 3}
             line = own[own["lambda"] == value].assign(density=lambda f: 100 * f["density"])
-            style.interval_line(ax, line, "density", label=f"lambda {value:g}", **look)
+            if not own_choice:  # bars on every line would hide each other
+                line = line.assign(low=np.nan, high=np.nan)
+            label = f"lambda {value:g}" + " (the recipe's)" * own_choice
+            style.interval_line(ax, line, "density", label=label, **look)
         ax.set_title(title)
         ax.set_xlabel("density, % of entries kept")
     axes[0, 0].set_ylabel("mean accuracy, %")

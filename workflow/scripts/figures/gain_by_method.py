@@ -26,7 +26,7 @@ def draw(answers):
                           alpha=0.4)  # fmt: skip
             if not np.isnan(row.draws_low):
                 ax.hlines(y, row.draws_low, row.draws_high, color=look.colour, lw=1.4)
-            ax.plot(row.gain, y, ls="", marker=look.marker, color=look.colour, ms=6,
+            ax.plot(row.gain, y, ls="", marker=look.marker, color=look.colour, ms=5,
                     mec="white", mew=0.6)  # fmt: skip
         ax.set_yticks(range(len(recipes)), [style.method(r).label for r in recipes])
         ax.set_ylim(len(recipes) - 0.5, -0.5)

@@ -19,8 +19,7 @@ def draw(merges):
                        color=look.colour, alpha=0.6, lw=0, label=look.label)  # fmt: skip
         if (rows["norm"] > 0).any():
             ax.set_xscale("log")
-            ax.xaxis.set_major_formatter("{x:g}")
-            ax.xaxis.set_minor_formatter("")
+            style.log_ticks(ax.xaxis)
         ax.set_title(title)
         ax.set_xlabel("L2 norm of the update")
     axes[0, 0].set_ylabel("gain over the base, points")

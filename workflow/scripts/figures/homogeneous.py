@@ -5,7 +5,7 @@ from wildmerge import style
 from wildmerge.jobs import job
 from wildmerge.scores import MODEL, read_table
 
-MARKERS = ["o", "s", "^", "D"]
+LOOKS = [("o", "#009E73"), ("s", "#0072B2"), ("^", "#D55E00"), ("D", "#CC79A7")]
 
 
 def draw(merges, comparisons, study):
@@ -42,8 +42,8 @@ def panel(ax, rows, groups):
         x = np.arange(len(recipes)) + 0.22 * (i - (len(present) - 1) / 2)
         accuracy = 100 * own["accuracy"]
         n = int(own["n"].dropna().iloc[0])
-        colour = style.shade(groups.index(group), len(groups))
-        ax.plot(x, accuracy, ls="", marker=MARKERS[groups.index(group) % len(MARKERS)],
+        marker, colour = LOOKS[groups.index(group) % len(LOOKS)]
+        ax.plot(x, accuracy, ls="", marker=marker,
                 color=colour, label=f"{group} experts merged (n = {n})")  # fmt: skip
         low, high = accuracy - own["gain"] + own["low"], accuracy - own["gain"] + own["high"]
         ax.vlines(x, low, high, color=colour, lw=1)

@@ -47,7 +47,7 @@ def draw(merges):
                     transform=ax.transAxes)  # fmt: skip
             continue
         labels = [
-            [f"{value:+.2f}{'*' if star else ''}" for value, star in zip(*line, strict=True)]
+            [style.signed(value) + "*" * star for value, star in zip(*line, strict=True)]
             for line in zip(effect, clear, strict=True)
         ]
         methods = [style.method(recipe).label for recipe in recipes]

@@ -12,8 +12,7 @@ def draw(merges):
     figure, axes = style.grid(1, len(panels), width=3.4 if len(panels) == 1 else 2.7)
     for ax, (title, rows) in zip(axes[0], panels, strict=True):
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("")
+        style.log_ticks(ax.yaxis)
         for recipe in style.order(rows["recipe"]):
             style.by_n(ax, rows, "norm", recipe)
         ax.set_title(title)

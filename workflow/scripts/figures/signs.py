@@ -26,8 +26,8 @@ def draw(similarities, checkpoints):
         balance = 100 * (positive - negative) / len(gram)
         np.fill_diagonal(balance, np.nan)
         labels = [
-            [f"{p}\n{n}" for p, n in zip(*lines, strict=True)]
-            for lines in zip(positive, negative, strict=True)
+            [f"{positive[i, j]}\n{negative[i, j]}" if i != j else "" for j in range(len(names))]
+            for i in range(len(names))
         ]
         numbers = [str(i + 1) for i in range(len(names))]
         rows = [f"{name}  {i}" for i, name in zip(numbers, names, strict=True)]
@@ -35,7 +35,7 @@ def draw(similarities, checkpoints):
         ax.set_xticks(range(len(numbers)), numbers, rotation=0, ha="center")
         ax.set_title(f"{style.base_label(base)}, {len(gram)} tensors")
         label = "positive minus negative, % of tensors"
-        figure.colorbar(image, ax=ax, shrink=0.7, label=label)
+        figure.colorbar(image, ax=ax, shrink=0.7, pad=0.02, label=label)
     return figure
 
 

@@ -28,7 +28,7 @@ def draw(scores):
         finite = np.abs(values[np.isfinite(values)])
         # The colours end at the 95th percentile: one ruined task must not pale all others.
         limit = max(0.5, np.percentile(finite, 95)) if finite.size else 1
-        labels = [[f"{value:+.1f}" for value in line] for line in values]
+        labels = [[style.signed(value, 1) for value in line] for line in values]
         rows = [style.method(recipe).label for recipe in means.index]
         image = style.heatmap(ax, values, labels, rows, means.columns, limit)
         ax.axvline(means.shape[1] - 1.5, color="white", lw=3)

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import matplotlib
+import matplotlib.ticker
 import pandas as pd
 
 matplotlib.use("Agg")
@@ -149,7 +150,10 @@ def by_n(ax, rows: pd.DataFrame, column: str, recipe: str, scale: float = 1, **k
     low = mean[sd.index] - sd
     if ax.get_yscale() == "log":  # where a band that reaches below zero has no place
         low = low.clip(lower=mean[sd.index] / 10)
-    ax.fill_between(sd.index, low, mean[sd.index] + sd, color=look.colour, alpha=0.15, lw=0)
+    high = mean[sd.index] + sd
+    ax.fill_between(sd.index, low, high, color=look.colour, alpha=0.15, lw=0)
+    if len(sd) == 1:  # a band of one point has no width
+        ax.vlines(sd.index, low, high, color=look.colour, alpha=0.5, lw=1)
 
 
 def near_square(count: int) -> tuple[int, int]:
@@ -164,13 +168,13 @@ def of(points: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 def shade(i: int, count: int):
     """The i-th of `count` colours from light to dark, for an ordered quantity."""
-    return plt.get_cmap("viridis_r")(0.08 + 0.92 * i / max(1, count - 1))
+    return plt.get_cmap("viridis_r")(0.15 + 0.85 * i / max(1, count - 1))
 
 
 def interval_line(ax, points: pd.DataFrame, x: str, **keywords) -> None:
     """Accuracy in percent over parameter `x`, with the interval of its difference to the base.
 
-    points: rows of `scores.sweep`; several merges of one value of x are shown one by one.
+    points: rows of `scores.sweep`; without known `low` and `high` there are no bars.
     """
     points = points.dropna(subset="accuracy").sort_values(x)
     accuracy = 100 * points["accuracy"]
@@ -198,7 +202,7 @@ def heatmap(ax, values, labels, rows, columns, limit: float):
         for j, text in enumerate(line):
             known = values[i][j] == values[i][j]
             strong = known and abs(values[i][j]) > 0.65 * limit
-            ax.text(j, i, text if known else "–", ha="center", va="center", fontsize=6.5,
+            ax.text(j, i, text if known or not text else "–", ha="center", va="center", fontsize=6.5,
                     color="white" if strong else "black")  # fmt: skip
     return image
 
@@ -209,10 +213,25 @@ def legend_below(figure, axes) -> None:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.2)))
-    if not entries:
-        return
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+    if entries:
+        width = 0.6 + 0.065 * max(map(len, entries))  # inches of an entry in 8 point type
+        columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
+        figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
+
+
+def log_ticks(axis) -> None:
+    """Ticks at 1, 2 and 5 of each decade, printed as plain numbers."""
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(matplotlib.ticker.NullLocator())
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign; a dash for a missing one, no sign on what rounds to zero."""
+    if value != value:
+        return "–"
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
 
 
 def save(figure, pdf, png) -> None:

@@ -66,7 +66,7 @@ def beside_published(cells: pd.DataFrame, published: list) -> pd.DataFrame:
 
 def cell(share: float, gain: float) -> str:
     """A cell as the paper prints it, `80 / +0.39`; a missing one is a dash."""
-    return "–" if pd.isna(gain) else f"{share:.0f} / {gain:+.2f}"
+    return "–" if pd.isna(gain) else f"{share:.0f} / {style.signed(gain)}"
 
 
 def layout(cells: pd.DataFrame, reference: dict) -> tuple[list, list]:

@@ -1,0 +1,24 @@
+"""Make a study's report: one HTML file that opens offline."""
+
+from pathlib import Path
+
+from wildmerge import report
+from wildmerge.files import atomic_file
+from wildmerge.jobs import job
+from wildmerge.scores import read_table
+
+if __name__ == "__main__":
+    with job(snakemake.log[0], f"report {snakemake.wildcards.study}"):
+        tables = ("scores", "merges", "comparisons", "intervals", "answers")
+        page = report.build(
+            name=snakemake.wildcards.study,
+            study=snakemake.params.study,
+            frames={name: read_table(snakemake.input[name]) for name in tables},
+            figures=[Path(path) for path in snakemake.input.figures],
+            tables=[Path(path) for path in snakemake.input.tables],
+            verdicts=snakemake.input.verdicts,
+            sheet=snakemake.params.models,
+            plan=snakemake.params.plan,
+        )
+        with atomic_file(snakemake.output[0]) as part:
+            part.write_text(page, encoding="utf-8")

@@ -1,0 +1,95 @@
+"""The model card of a merge that someone keeps."""
+
+import pandas as pd
+
+from wildmerge import style
+from wildmerge.report import REFERENCES, interval
+
+
+def model_card(
+    summary: dict, scores: list[dict], comparisons: pd.DataFrame, sheet: list[dict]
+) -> str:
+    """The model card of a merge, in Markdown with the hub's metadata.
+
+    summary: its summary.json; scores: its score files; comparisons: the study's comparisons.csv;
+    sheet: rows of models.tsv, with a key `licence` where it is known.
+    """
+    rows = {(row["base"], row["model"]): row for row in sheet}
+    base = rows[summary["base"], "base"]
+    inputs = [base, *(rows[summary["base"], member] for member in summary["members"])]
+    name = f"{style.base_label(summary['base'])}, {summary['subset']}, {summary['recipe']}"
+    settings = ", ".join(f"{k} {v}" for k, v in summary["parameters"].items()) or "no parameters"
+    lines = [
+        "---",
+        "base_model:",
+        *(f"- {row['repo']}" for row in inputs),
+        "tags:",
+        "- merge",
+        "- mergekit",
+        "library_name: transformers",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"Merge of {len(summary['members'])} checkpoints by `{summary['merge_method']}` "
+        f"({settings}; recipe version {summary['version']}), made by wildmerge. The mergekit YAML "
+        "beside the weights repeats it by hand.",
+        "",
+        "## Inputs",
+        "",
+        "| model | repository | revision | licence | sha256 over the weights |",
+        "|---|---|---|---|---|",
+    ]
+    for row in inputs:
+        cells = (
+            row["model"],
+            row["repo"],
+            row.get("revision") or "unlocked",
+            row.get("licence") or "not recorded: read its repository",
+            summary["inputs"].get(row["model"], "–"),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "A merge is a derivative of all its inputs: the terms of every one of them apply to it.",
+        "",
+        "## Scores",
+        "",
+        "Percent right; the mean over tasks is what the gains are about.",
+        "",
+        "| suite | task | metric | few-shot | value | questions |",
+        "|---|---|---|---|---|---|",
+    ]
+    for score in scores:
+        suite = score["suite"]
+        for task, entry in score["tasks"].items():
+            lines.append(
+                f"| {suite} | {task} | {entry['metric']} | {entry['num_fewshot']} "
+                f"| {100 * entry['value']:.2f} | {entry['questions']} |"
+            )
+        lines.append(f"| {suite} | mean over tasks | | | {100 * score['accuracy']:.2f} | |")
+    lines += [
+        "",
+        "## Gains",
+        "",
+        "| suite | over | points | 95 % over questions | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    own = comparisons
+    for key in ("base", "subset", "recipe"):
+        own = own[own[key] == summary[key]]
+    for row in own.itertuples():
+        lines.append(
+            f"| {row.suite} | {REFERENCES[row.reference]} (`{row.reference_model}`) "
+            f"| {style.signed(row.gain)} | {interval(row.low, row.high)} | {row.verdict} |"
+        )
+    lines += [
+        "",
+        "Verdicts are those of a paired test, corrected for all merges of the study (false "
+        "discovery rate 5 %). Choosing the best of many merges favours it: expect less on new "
+        "questions.",
+        "",
+        f"sha256 over the weights: `{summary['output_digest']}`",
+        "",
+    ]
+    return "\n".join(lines)
