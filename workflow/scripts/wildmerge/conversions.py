@@ -390,13 +390,15 @@ def _merge_adapter(folder: Path, base: Path, where: str) -> list[str]:
             f"{error}. Choose a merged checkpoint, or merge it yourself and name it `dir:path`."
         ) from error
 
+    learnt = {name: adapter.read(name) for name in adapter}  # its files make room for the model's
+
     def merged(target: str) -> torch.Tensor:
         how = updates[target]
         if isinstance(how, str):
-            return adapter.read(how)
+            return learnt[how]
         down, up, scale = how
         # Float32 is kept: rounding to 16 bits would be as large as many an adapter's update.
-        product = adapter.read(up).float() @ adapter.read(down).float()
+        product = learnt[up].float() @ learnt[down].float()
         return ours.read(target).float() + scale * product
 
     files = {entry.file.name for entry in adapter.values()} | {INDEX, SINGLE, ADAPTER}

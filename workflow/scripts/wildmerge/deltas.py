@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from . import WildmergeError, __version__
-from .compatibility import VOCABULARY, compare, read_headers
+from .compatibility import VOCABULARY, Findings, compare, read_headers
 from .conversions import CONVERSIONS
 from .files import read_json
 from .methods.model_stock import interpolation
@@ -71,29 +71,33 @@ def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
     verdict["conversions"] = record.get("conversions", [])
     ours, base_headers = Weights(base), read_headers(base)
     try:
-        found = compare(base_headers, read_headers(expert))
-        found.doubts += record.get("doubts", [])
-        if not found.refusals:
-            _stream(ours, Weights(expert), verdict, found)
+        theirs, found = Weights(expert), compare(base_headers, read_headers(expert))
     except WildmergeError as error:
-        verdict["reasons"].append(str(error))
-    else:
-        verdict["reasons"] = found.refusals + found.doubts
-        verdict["warnings"] = found.warnings
-        verdict["overridable"] = bool(found.doubts and not found.refusals)
+        found = Findings(refusals=[str(error)])
+    found.doubts += record.get("doubts", [])
+    if not found.refusals:
+        _stream(ours, theirs, verdict, found)
+    verdict["reasons"] = found.refusals + found.doubts
+    verdict["warnings"] = found.warnings
+    verdict["overridable"] = bool(found.doubts and not found.refusals)
     verdict["compatible"] = not verdict["reasons"]
     verdict["versions"] = {"wildmerge": __version__, "torch": torch.__version__}
     verdict["seconds"] = time.monotonic() - start
     return verdict
 
 
-def _stream(ours: Weights, theirs: Weights, verdict: dict, found) -> None:
+def _stream(ours: Weights, theirs: Weights, verdict: dict, found: Findings) -> None:
     """Read both sets of weights once, tensor by tensor, and complete `verdict` and `found`."""
     digest, base_digest = Digest(), Digest()
     total = total_base = 0.0
     broken, low, matrices = [], {}, 0
     for name in sorted(ours):
-        ours_tensor, tensor = ours.read(name), theirs.read(name)
+        ours_tensor = ours.read(name)
+        try:
+            tensor = theirs.read(name)
+        except WildmergeError as error:
+            found.refusals.append(str(error))
+            return
         base_digest.add(name, ours_tensor)
         digest.add(name, tensor)
         delta, weight = _squares(ours_tensor.flatten(), tensor.flatten())

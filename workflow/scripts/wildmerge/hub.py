@@ -175,7 +175,7 @@ def download(repo: str, revision: str, name: str, size: int, digest: str, path: 
         part.unlink()
     for attempt in range(1, TRIES + 1):
         try:
-            with explained(repo, revision, name), open(part, "ab") as file:
+            with explained(repo, revision, name), open(part, "ab", buffering=0) as file:
                 http_get(
                     _url(repo, revision, name),
                     file,
