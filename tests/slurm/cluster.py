@@ -149,10 +149,14 @@ class Cluster:
     def stop(self) -> None:
         """Cancel all jobs and end the daemons that this object started."""
         with contextlib.suppress(Exception):
-            self.run("scancel", "--user", "root")
-            wait_until(lambda: not self.queue(), "jobs cancelled", seconds=10)
+            self.cancel_all()
         for name in [*self.nodes, "slurmctld", "slurmdbd", "mariadbd", "munged"]:
             self._end(name)
+
+    def cancel_all(self) -> None:
+        """Cancel every job and wait until they are gone."""
+        self.run("scancel", "--user", "root")
+        wait_until(lambda: not self.queue(), "jobs cancelled")
 
     def queue(self) -> list[str]:
         """Ids of the jobs that are not finished."""

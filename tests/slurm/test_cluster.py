@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from cluster import Cluster, free_ports
-from conftest import require
+from runs import require
 
 
 def test_free_ports_are_distinct():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yte
 from cluster import Cluster, wait_until
-from conftest import ROOT, SOON, require
+from runs import ROOT, SOON, require
 
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 

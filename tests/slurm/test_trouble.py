@@ -7,7 +7,7 @@ import time
 
 import pytest
 from cluster import Cluster, wait_until
-from conftest import SOON, require
+from runs import SOON, require
 
 pytestmark = pytest.mark.slow
 

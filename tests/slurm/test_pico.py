@@ -1,0 +1,56 @@
+"""The project's own rules on a real Slurm, as typed in a fresh clone."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from cluster import Cluster
+from runs import ROOT, Workflow, require
+
+pytestmark = pytest.mark.slow
+SMALL = {"sizes": [2], "draws": 2, "recipes": ["task_arithmetic", "ties"]}
+
+
+@pytest.fixture
+def clone(tmp_path, project):
+    """A fresh clone whose config/ is the pico project's, with four merges."""
+    folder = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    study = project.folder / "config/studies/pico.yaml"
+    study.write_text(yaml.safe_dump(yaml.safe_load(study.read_text()) | SMALL))
+    shutil.rmtree(folder / "config")
+    shutil.move(project.folder / "config", folder / "config")
+    return folder
+
+
+def finished_jobs(cluster) -> list[dict[str, str]]:
+    """What Slurm remembers of its jobs: key -> value of `scontrol show job`."""
+    lines = cluster.run("scontrol", "show", "job", "--oneliner").splitlines()
+    return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
+
+
+def test_the_pico_study_as_typed(tmp_path, clone):
+    require()
+    with Cluster(tmp_path / "cluster", min_job_age=3600) as cluster:
+        workflow = Workflow(clone, cluster)
+        code, output = workflow.run("pico", "--profile", "slurm")
+        assert code == 0, output[-5000:]
+        jobs = finished_jobs(cluster)
+        code, output = workflow.run("pico", "--profile", "slurm")
+    assert code == 0 and "Nothing to be done" in output
+
+    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+    # A merge and its evaluation are one job, called after what they make.
+    merges = sorted(path.parent for path in clone.glob("results/merges/*/*/*/summary.json"))
+    named = sorted(job["Comment"] for job in jobs if job["Comment"].endswith("_merge"))
+    assert named == [f"rule_{'_'.join(path.parts[-3:])}_evaluate_merge" for path in merges]
+    # Exactly the jobs that merge or evaluate held a GPU, one each.
+    scores = list(clone.glob("results/scores/*/*/*/few.json"))
+    on_gpu = [job for job in jobs if job.get("TresPerJob") == "gres:gpu:1"]
+    assert len(on_gpu) == len(scores) == 9
+    assert all("_evaluate" in job["Comment"] for job in on_gpu)
+    # Checkpoints' task vectors share a job.
+    vectors = [job["Comment"] for job in jobs if "task_vector" in job["Comment"]]
+    assert vectors == ["rule_task_vectors_task_vector"]
