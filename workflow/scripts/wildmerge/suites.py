@@ -5,6 +5,7 @@ that includes the official one and changes only where the data lies, so that pro
 own. `lm_eval --include_path <folder>/tasks` runs the very same questions by hand.
 """
 
+import functools
 import hashlib
 import json
 import tempfile
@@ -35,6 +36,14 @@ def sample(member: str, rows: int, questions: int | None) -> list[int]:
         return list(range(rows))
     key = [hashlib.sha256(f"{member}:{row}".encode()).digest() for row in range(rows)]
     return sorted(sorted(range(rows), key=key.__getitem__)[:questions])
+
+
+@functools.cache
+def _manager():
+    """lm-eval's index of its own tasks: thousands of files, read once."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _leaves(index, name: str, where: str) -> list[str]:
@@ -72,10 +81,9 @@ def resolve(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
     config, with the key `path` (of the official task file) added. Raises WildmergeError for a task
     that lm-eval has not, a metric that a task has not, or a task that is not multiple choice.
     """
-    from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    index = TaskManager().task_index
+    index = _manager().task_index
     found: dict[str, dict[str, dict]] = {}
     owner: dict[str, str] = {}
     for task, wanted in spec["tasks"].items():
@@ -153,9 +161,7 @@ def _from_package(config: dict, wanted: dict, folder: Path) -> dict:
 
 def _from_hub(config: dict, leaf: str, shots: int) -> dict:
     """Splits of a leaf task as lm-eval itself downloads them: split -> Arrow table."""
-    from lm_eval.tasks import TaskManager
-
-    dataset = TaskManager().load(leaf)["tasks"][leaf].dataset
+    dataset = _manager().load(leaf)["tasks"][leaf].dataset
     splits = {_eval_split(config), _fewshot_split(config, shots)} - {None}
     return {split: dataset[split].with_format("arrow")[:] for split in splits}
 
