@@ -5,18 +5,19 @@ The kernels walk over a tensor's flat elements in chunks and form the task vecto
 memory once is what these methods cost.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-# 2^17 float32 numbers are half a megabyte: three or four such buffers fit a core's second-level
-# cache, and a call on one of them takes far longer than Python needs to make it.
-CHUNK = 1 << 17
+# Twelve task vectors of 2^15 float32 numbers are 1.5 MB, what a core's second-level cache holds;
+# a call on them takes far longer than Python needs to make it.
+CHUNK = 1 << 15
 
 
-def slices(numel: int, chunk: int = CHUNK) -> Iterator[slice]:
+def slices(numel: int, chunk: int = CHUNK) -> list[slice]:
     """The slices that cover 0 .. numel - 1, each at most `chunk` long."""
-    return (slice(start, min(start + chunk, numel)) for start in range(0, numel, chunk))
+    return [slice(start, min(start + chunk, numel)) for start in range(0, numel, chunk)]
 
 
 def flat(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -24,16 +25,33 @@ def flat(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [tensor.reshape(-1) for tensor in tensors]
 
 
-def subtract(expert: torch.Tensor, base: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Write expert - base (Eq. 1) into `out`, formed in float32 whatever the expert's dtype.
+def deltas(base: torch.Tensor, experts: Sequence[torch.Tensor], part: slice) -> torch.Tensor:
+    """The task vectors (Eq. 1) of one chunk, formed in float32 whatever the experts' dtype.
 
     Args:
-        expert: (k,) any floating dtype.
-        base: (k,) float32.
-        out: (k,) float32, overwritten.
+        base: flat, any floating dtype.
+        experts: n flat tensors, any floating dtype.
+        part: the chunk, k elements.
 
     Returns:
-        `out`.
+        (n, k) float32, new.
     """
     # Converting first and subtracting in place is several times faster than a mixed subtraction.
-    return out.copy_(expert).sub_(base)
+    return torch.stack([expert[part] for expert in experts]).float().sub_(base[part].float())
+
+
+def in_parallel(function: Callable, items: Iterable) -> list:
+    """[function(item) for item in items], on as many threads as torch is set to use.
+
+    Each thread works on items of its own. torch's own threads would meet at a barrier after each
+    call, tens of thousands of times a tensor, and wait for whichever core is busy with others.
+    """
+    items, threads = list(items), torch.get_num_threads()
+    if threads == 1 or len(items) == 1:
+        return [function(item) for item in items]
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from wildmerge.methods.chunks import flat, slices, subtract
+from wildmerge.methods.chunks import deltas, flat, in_parallel, slices
 
 # mergekit's own bounds: of a product of norms, and of the denominator of t.
 TINY = 1e-6
@@ -25,15 +25,14 @@ def update(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
     """
     count = len(experts)
     total = torch.empty(base.numel(), device=base.device)
-    gram = torch.zeros(count, count, dtype=torch.float64, device=base.device)
-    (origin, *members) = flat([base, *experts])
-    for part in slices(base.numel(), 1 << 14):
-        start = origin[part].float()
-        deltas = start.new_empty(count, len(start))
-        for delta, expert in zip(deltas, members, strict=True):
-            subtract(expert[part], start, delta)
-        torch.sum(deltas, 0, out=total[part])
-        gram += (deltas @ deltas.T).double()
+    origin, *members = flat([base, *experts])
+
+    def chunk(part: slice) -> torch.Tensor:
+        vectors = deltas(origin, members, part)
+        torch.sum(vectors, 0, out=total[part])
+        return (vectors @ vectors.T).double()
+
+    gram = sum(in_parallel(chunk, slices(base.numel())))
     return total.mul_(interpolation(gram) / count).view(base.shape)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from wildmerge.methods.chunks import flat, slices, subtract
+from wildmerge.methods.chunks import deltas, flat, in_parallel, slices
 
 
 def update(
@@ -22,15 +22,13 @@ def update(
         The update, float32, of the base's shape: W_merged = W_0 + update.
     """
     scale = lambda_ / len(experts) if combine == "mean" else lambda_
-    total = torch.zeros(base.numel(), device=base.device)
-    (origin, *members) = flat([base, *experts])
-    for part in slices(base.numel()):
-        start = origin[part].float()
-        delta = torch.empty_like(start)
-        here = total[part]
-        for expert in members:
-            here += subtract(expert[part], start, delta)
-        here *= scale
+    total = torch.empty(base.numel(), device=base.device)
+    origin, *members = flat([base, *experts])
+
+    def chunk(part: slice) -> None:
+        torch.sum(deltas(origin, members, part), 0, out=total[part]).mul_(scale)
+
+    in_parallel(chunk, slices(base.numel()))
     return total.view(base.shape)
 
 
