@@ -24,8 +24,10 @@ localrules:
     all,
     admit,
     aggregate,
+    compare,
     figure,
     table,
+    report,
 
 
 rule all:
@@ -222,10 +224,30 @@ rule aggregate:
         "workflow/scripts/aggregate.py"
 
 
+# Reads the outcomes of every question, too; they come and go with the scores.
+rule compare:
+    input:
+        "results/studies/{study}/scores.csv",
+    output:
+        comparisons="results/studies/{study}/comparisons.csv",
+        intervals="results/studies/{study}/intervals.csv",
+        answers="results/studies/{study}/answers.csv",
+    log:
+        "logs/compare/{study}.log",
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        plan=lambda w: scores(w.study),
+    script:
+        "workflow/scripts/compare.py"
+
+
 rule figure:
     input:
-        scores="results/studies/{study}/scores.csv",
-        merges="results/studies/{study}/merges.csv",
+        unpack(figure_inputs),
     output:
         pdf="results/studies/{study}/figures/{figure}.pdf",
         png=report(
@@ -240,6 +262,10 @@ rule figure:
         "envs/wildmerge.yaml"
     params:
         study=lambda w: STUDIES[w.study],
+        checkpoints=lambda w: study_checkpoints(w.study),
+        recipes=lambda w: {
+            name: {"parameters": found["parameters"]} for name, found in SHEETS.recipes.items()
+        },
     script:
         "workflow/scripts/figures/{wildcards.figure}.py"
 
@@ -268,3 +294,26 @@ rule table:
         study=lambda w: STUDIES[w.study],
     script:
         "workflow/scripts/tables/{wildcards.table}.py"
+
+
+rule report:
+    input:
+        **{
+            name: f"results/studies/{{study}}/{name}.csv"
+            for name in ("scores", "merges", "comparisons", "intervals", "answers")
+        },
+        figures=lambda w: study_outputs(w.study, "figures", "png"),
+        tables=lambda w: study_outputs(w.study, "tables", "html"),
+        verdicts=lambda w: study_verdicts(w.study),
+    output:
+        "results/studies/{study}/report.html",
+    log:
+        "logs/report/{study}.log",
+    conda:
+        "envs/wildmerge.yaml"
+    params:
+        study=lambda w: STUDIES[w.study],
+        plan=lambda w: scores(w.study),
+        models=lambda w: study_models(w.study),
+    script:
+        "workflow/scripts/report.py"

@@ -107,13 +107,45 @@ def scores(study):
 
 def study_files(study):
     """Everything that a study ends in."""
-    folder, spec = f"results/studies/{study}", STUDIES[study]
-    tables = [f"{folder}/{name}.csv" for name in ("scores", "merges")]
+    folder = f"results/studies/{study}"
+    names = ["scores.csv", "merges.csv", "report.html"] if SHEETS.evaluations[study] else []
     return [
-        *(tables if SHEETS.evaluations[study] else []),
-        *(f"{folder}/figures/{figure}.pdf" for figure in spec["figures"]),
-        *(f"{folder}/tables/{table}.csv" for table in spec["tables"]),
+        *(f"{folder}/{name}" for name in names),
+        *study_outputs(study, "figures", "pdf"),
+        *study_outputs(study, "tables", "csv"),
     ]
+
+
+def study_outputs(study, kind, suffix):
+    """A study's figures or tables in one format."""
+    return [f"results/studies/{study}/{kind}/{name}.{suffix}" for name in STUDIES[study][kind]]
+
+
+def study_checkpoints(study):
+    """The checkpoints that a study draws from, by base, in the sheet's order."""
+    rows = list(SHEETS.models.values())
+    return {base: list(pool(STUDIES[study], rows, base, study)) for base in STUDIES[study]["bases"]}
+
+
+def study_models(study):
+    """The rows of config/models.tsv that a study is about."""
+    found = study_checkpoints(study)
+    return [row(base, model) for base, models in found.items() for model in [BASE, *models]]
+
+
+def study_verdicts(study):
+    """The verdicts on the checkpoints that a study merges."""
+    merged = {(e.base, m) for e in SHEETS.evaluations[study] if e.is_merge for m in e.members}
+    return [f"results/task_vectors/{base}/{model}.json" for base, model in sorted(merged)]
+
+
+def figure_inputs(wildcards):
+    """What a figure is drawn from: the study's tables, or how its task vectors lie to each other."""
+    if wildcards.figure in ("cosines", "signs"):
+        bases = STUDIES[wildcards.study]["bases"]
+        return {"similarity": [f"results/task_vectors/{base}/similarity.npz" for base in bases]}
+    names = ("scores", "merges", "comparisons", "answers")
+    return {name: f"results/studies/{wildcards.study}/{name}.csv" for name in names}
 
 
 def drawn_from(base):
