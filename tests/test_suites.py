@@ -116,17 +116,18 @@ PIQA = [
 ]
 
 
-def wheel(folder, rows=PIQA):
-    """A package of one benchmark: (wheel, the suite's source)."""
+def wheel(folder, rows=PIQA, **more):
+    """A package of a benchmark or several, name=rows: (wheel, the suite's source)."""
     folder.mkdir(exist_ok=True)
     path = folder / "some_questions-1.0-py3-none-any.whl"
-    stream = pa.BufferOutputStream()
-    table = pa.Table.from_pylist(rows)
-    with pa.ipc.new_stream(stream, table.schema) as writer:
-        writer.write_table(table)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("some/piqa.arrow", stream.getvalue().to_pybytes())
         archive.writestr("some/other.txt", "not wanted")
+        for name, table in ({"piqa": rows} | more).items():
+            table = pa.Table.from_pylist(table)
+            stream = pa.BufferOutputStream()
+            with pa.ipc.new_stream(stream, table.schema) as writer:
+                writer.write_table(table)
+            archive.writestr(f"some/{name}.arrow", stream.getvalue().to_pybytes())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return path, {"package": "some-questions", "version": "1.0", "sha256": digest}
 

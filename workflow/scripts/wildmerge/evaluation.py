@@ -1,5 +1,6 @@
 """Score a model on a suite: lm-eval's prompts and backends, every question's outcome kept."""
 
+import json
 import shutil
 import tempfile
 import time
@@ -216,16 +217,16 @@ def evaluate(
         }
         kept = _kept_tasks(resume, settings)
         loaded = time.perf_counter() - began
-        parts, seconds = [], {}
+        parts, costs = [], {}
         for number, (task, entry) in enumerate(spec["tasks"].items(), 1):
             file = kept and kept / f"{task}.parquet"
             if file and file.exists():
                 print(f"{task}: kept from an earlier run.", flush=True)
-                parts.append(pq.read_table(file, schema=ITEMS))
-                seconds[task] = float(parts[-1].schema.metadata[b"seconds"])
+                parts.append(pq.read_table(file))
+                costs[task] = json.loads(parts[-1].schema.metadata[b"cost"])
                 continue
             print(f"{task} ({number} of {len(spec['tasks'])})", flush=True)
-            start = time.perf_counter()
+            start, before = time.perf_counter(), _tokens(lm)
             items = _score_task(
                 lm,
                 task,
@@ -233,24 +234,32 @@ def evaluate(
                 pq.read_table(prompts / f"{task}.parquet"),
                 lists=backend != "shared-prefix",
             )
-            seconds[task] = time.perf_counter() - start
+            costs[task] = {"seconds": round(time.perf_counter() - start, 3)} | {
+                key: value - before[key] for key, value in _tokens(lm).items()
+            }
             if file:
-                noted = items.replace_schema_metadata({"seconds": str(seconds[task])})
+                noted = items.replace_schema_metadata({"cost": json.dumps(costs[task])})
                 with atomic_file(file) as part:
                     pq.write_table(noted, part)
             parts.append(items)
     items = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
     tasks = summarise(items, spec["tasks"])
-    for task, entry in tasks.items():
-        entry["seconds"] = round(seconds[task], 3)
+    for task, cost in costs.items():
+        tasks[task] |= cost
     scores = {
         **settings,
-        "seconds": round(loaded + sum(seconds.values()), 3),
+        "seconds": round(loaded + sum(cost["seconds"] for cost in costs.values()), 3),
         "load_seconds": round(loaded, 3),
         "tasks": tasks,
         "accuracy": float(np.mean([entry["value"] for entry in tasks.values()])),
     }
     return scores, items
+
+
+def _tokens(lm) -> dict[str, int]:
+    """Tokens so far, where the backend counts them: of all requests, distinct prefixes, run."""
+    kinds = ("asked", "distinct", "run")
+    return {f"tokens_{k}": getattr(lm, f"tokens_{k}") for k in kinds if hasattr(lm, f"tokens_{k}")}
 
 
 def _kept_tasks(folder: str | Path | None, settings: dict) -> Path | None:
