@@ -5,6 +5,7 @@ elected sign there (`combine: mean`), where Eq. 3 divides by the number of exper
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -41,10 +42,11 @@ def update(
 
     def chunk(part: slice) -> None:
         trimmed = deltas(origin, members, part)
-        for delta, (threshold, last) in zip(trimmed, bounds, strict=True):
-            _trim(delta, threshold, last - part.start)
+        for delta, bound in zip(trimmed, bounds, strict=True):
+            bound.trim(delta, part.start)
         # Turned so that the elected sign is positive, what agrees is what is positive.
-        elected = torch.where(trimmed.sum(0) >= 0, 1.0, -1.0)
+        total = trimmed.sum(0)
+        elected = torch.copysign(torch.ones_like(total), total)
         agreeing = trimmed.mul_(elected).relu_()
         merged = torch.sum(agreeing, 0, out=result[part])
         if combine == "mean":
@@ -55,12 +57,30 @@ def update(
     return result.view(base.shape)
 
 
-def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> tuple[float, int]:
-    """What `kept` entries of a task vector are: all above a magnitude, and the first of that size.
+@dataclass(frozen=True)
+class _Bound:
+    """The largest entries of a task vector: all above a magnitude, and the first ones of that size.
 
-    Returns:
-        The magnitude, and the position up to which, inclusive, entries of just this size are kept.
+    Attributes:
+        threshold: the magnitude.
+        last: the position up to which, inclusive, entries of just this size stay.
     """
+
+    threshold: float
+    last: int
+
+    def trim(self, delta: torch.Tensor, start: int) -> None:
+        """Zero, in place, what does not stay of the chunk (k,) that begins at position `start`."""
+        # hardshrink keeps what is larger than its bound: one step below, the threshold passes.
+        below = float(np.nextafter(np.float32(self.threshold), np.float32(0)))
+        split = min(max(self.last + 1 - start, 0), len(delta))
+        if split:
+            torch.hardshrink(delta[:split], below, out=delta[:split])
+        if split < len(delta):
+            torch.hardshrink(delta[split:], self.threshold, out=delta[split:])
+
+
+def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> _Bound:
     size = base.numel()
     magnitudes = torch.empty(size, device=base.device)
     for part in slices(size):
@@ -69,7 +89,7 @@ def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> tuple[float, 
         threshold = magnitudes.sort().values[size - kept]
         equal = (magnitudes == threshold).nonzero().view(-1)
         staying = kept - int((magnitudes > threshold).sum())
-        return threshold.item(), int(equal[min(staying, len(equal)) - 1])
+        return _Bound(threshold.item(), int(equal[staying - 1]))
     # The bits of numbers that are not negative are ordered as they are. numpy selects and compares
     # integers in vector instructions, tens of times faster than a sort.
     bits = magnitudes.view(torch.int32).numpy()
@@ -77,17 +97,7 @@ def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> tuple[float, 
     threshold = ordered[size - kept]
     staying = np.count_nonzero(ordered[size - kept :] == threshold)
     last = np.flatnonzero(bits == threshold)[staying - 1]
-    return threshold.view(np.float32).item(), int(last)
-
-
-def _trim(delta: torch.Tensor, threshold: float, last: int) -> None:
-    """Zero what is smaller than the threshold, and what is equal to it beyond position `last`."""
-    # hardshrink keeps what is larger than its bound: one step below, the threshold itself passes.
-    below = float(np.nextafter(np.float32(threshold), np.float32(0)))
-    equal_stay = min(max(last + 1, 0), len(delta))
-    for part, bound in ((delta[:equal_stay], below), (delta[equal_stay:], threshold)):
-        if len(part):
-            torch.hardshrink(part, bound, out=part)
+    return _Bound(threshold.view(np.float32).item(), int(last))
 
 
 def mergekit(parameters: dict) -> dict:
