@@ -27,7 +27,7 @@ class Repository:
     often a file is answered by status 503. damaged: paths whose bytes change on their way. lost:
     paths that are listed but answered by status 404; lost_after_cut: those that were cut become
     so. stall: paths whose transfer stops half-way without an end. moved: the name that the
-    repository has now.
+    repository has now. elsewhere: large files are fetched from another host, as from the hub's CDN.
     """
 
     files: dict[str, bytes]
@@ -40,6 +40,7 @@ class Repository:
     lost_after_cut: bool = False
     stall: set[str] = field(default_factory=set)
     moved: str = ""
+    elsewhere: bool = False
 
     @property
     def commit(self) -> str:
@@ -68,6 +69,7 @@ class Hub:
     def __init__(self):
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str, str]] = []  # method, path, range
+        self.leaked: list[str] = []  # tokens that came to the other host
         self.lock = threading.Lock()
         hub = self
 
@@ -96,6 +98,11 @@ class Hub:
             self.requests.append((request.command, path, request.headers.get("Range", "")))
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._api(request, match[1], match[2])
+        elif match := re.fullmatch(r"/cdn/([^/]+/[^/]+)/([^/]+)/(.+)", path):
+            if token := request.headers.get("Authorization"):
+                self.leaked.append(token)
+            repository = self.repositories[match[1]]
+            self._send(request, repository, match[3])
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file(request, match[1], match[2], match[3])
         else:
@@ -151,6 +158,14 @@ class Hub:
         if path not in repository.files or path in repository.lost:
             _reply(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
             return
+        if repository.elsewhere and path.endswith(LARGE):
+            # Another host by its name: a client must not bring its token there.
+            url = f"{self.url.replace('127.0.0.1', 'localhost')}/cdn/{name}/{revision}/{path}"
+            _reply(request, 302, b"", {"Location": url})
+            return
+        self._send(request, repository, path)
+
+    def _send(self, request, repository: Repository, path: str) -> None:
         with self.lock:
             busy, repository.busy = repository.busy, max(0, repository.busy - 1)
             cut = repository.cut.get(path, 0)

@@ -292,6 +292,17 @@ fetch(*sys.argv[1:5])
     assert server.sent(SINGLE) == [f"bytes={half(it)}-"]
 
 
+def test_large_files_from_another_host_without_the_token(wild, server, monkeypatch):
+    it = wild()
+    it.repository.elsewhere = it.repository.gated = True
+    monkeypatch.setenv("HF_TOKEN", "good")
+    assert it.preflight().verdict == USABLE
+    it.repository.cut[SINGLE] = 1
+    it.fetch()
+    assert (it.target / SINGLE).read_bytes() == it.files[SINGLE]
+    assert f"bytes={half(it)}-" in server.sent(SINGLE) and server.leaked == []
+
+
 def test_a_busy_hub_is_tried_again(wild, server):
     it = wild()
     it.repository.busy = 3
@@ -435,6 +446,20 @@ def test_no_config(wild):
     del it.files["config.json"]
     assert it.preflight().verdict == UNUSABLE
     it.refused("config.json was expected")
+    it.files["config.json"] = b"[]"
+    assert "holds no object" in it.preflight().notes[0]
+    it.refused("holds no object")
+
+
+def test_a_config_or_tokenizer_of_another_kind(wild):
+    it = wild()
+    config = it.files["config.json"]
+    it.config(num_attention_heads="many")
+    report = it.preflight()
+    assert report.verdict == UNUSABLE and "transformers refuses its config.json" in report.notes[0]
+    it.files["config.json"] = config
+    it.files["tokenizer.json"] = b"{}"
+    it.refused("tokenizer with a vocabulary was expected")
 
 
 def test_no_tokenizer(wild):
@@ -624,6 +649,7 @@ def test_other_vocabularies_are_refused(wild, rows, tokens):
     verdict = it.verdict()
     assert not verdict["compatible"] and not verdict["overridable"]
     assert verdict["reasons"] == [n for n in report.notes if "has shape" in n]
+    assert bool(tokens) == any("1 tokens of the base" in w for w in verdict["warnings"])
 
 
 def test_a_written_out_head_that_equals_the_embedding_is_dropped(wild):
@@ -656,6 +682,17 @@ def test_a_tied_expert_of_an_untied_base_gets_its_head(wild):
     assert it.preflight().verdict == CONVERTED
     same(it.fetch(), before | {HEAD: before[EMBEDDING]})
     assert it.verdict()["compatible"] and not loads(it.target).config.tie_word_embeddings
+
+
+def test_a_tied_base_that_stored_its_head_all_the_same(wild, family, tmp_path):
+    it = wild()
+    tensors = it.tensors()
+    it.put(tensors | {HEAD: tensors[EMBEDDING].clone()})
+    assert it.preflight(model="base").verdict == USABLE
+    same(it.fetch(base=None), tensors)
+    assert "lm_head.weight was dropped" in it.conversions()[0]
+    expert = {"who/it": it.row(model="base"), "meta/base": it.row(repo="meta/base", revision="")}
+    assert check([expert["who/it"], expert["meta/base"]])[1].verdict == USABLE
 
 
 def test_a_lost_head_is_refused(wild):

@@ -253,11 +253,9 @@ def test_what_cannot_be_merged_stays_refused(verdicts):
 # --- Products and signs --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [7, 1000, 1 << 20])
+@pytest.mark.parametrize("size", [1000, 1 << 20])
 def test_similarity_against_all_at_once(family, monkeypatch, size):
     base, experts = family
-    if size < 100:
-        experts = {name: experts[name] for name in ("ann", "bob")}
     monkeypatch.setattr(deltas, "SLICE", size)
     found = similarity(base, experts)
     all_deltas = [dense(base, path) for path in experts.values()]
@@ -265,7 +263,8 @@ def test_similarity_against_all_at_once(family, monkeypatch, size):
     assert list(found["models"]) == list(experts)
     for t, name in enumerate(found["names"]):
         rows = np.stack([d[name] for d in all_deltas])
-        np.testing.assert_allclose(found["gram"][t], rows @ rows.T, rtol=1e-10, atol=1e-15)
+        size = np.linalg.norm(rows, axis=1).max() ** 2
+        np.testing.assert_allclose(found["gram"][t], rows @ rows.T, atol=1e-6 * size)
         signs = np.sign(rows)
         products = signs[:, None] * signs[None]
         np.testing.assert_array_equal(found["agree"][t], (products > 0).sum(-1))
@@ -348,5 +347,5 @@ def test_one_pass_over_twelve_experts_needs_the_memory_of_slices(tmp_path):
         check=True,
         env={"PYTHONPATH": str(scripts), "OMP_NUM_THREADS": "1"},
     )
-    # 12 slices in float64 and their signs, a few copies: 13 models in float32 would be 26 sizes.
-    assert int(done.stdout) * 1024 < 12 * deltas.SLICE * 8 * 4 < 26 * size
+    # 13 slices as they are stored, and chunks of them in float32; 13 models are 13 sizes.
+    assert int(done.stdout) * 1024 < 13 * deltas.SLICE * 2 * 4 < 13 * size / 3

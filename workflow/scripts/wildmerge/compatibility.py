@@ -65,13 +65,22 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_tokens(tokenizer_json: bytes) -> dict[str, int]:
-    """The vocabulary of a `tokenizer.json`, token -> row, added tokens included."""
-    content = json.loads(tokenizer_json)
-    vocabulary = content["model"]["vocab"]
-    if isinstance(vocabulary, list):  # a unigram model lists [token, score]
-        vocabulary = {token: row for row, (token, _) in enumerate(vocabulary)}
-    return vocabulary | {token["content"]: token["id"] for token in content["added_tokens"]}
+def read_tokens(tokenizer_json: bytes, where: str) -> dict[str, int]:
+    """The vocabulary of a `tokenizer.json`, token -> row, added tokens included.
+
+    where: for the message of the WildmergeError that a file of another kind raises.
+    """
+    try:
+        content = json.loads(tokenizer_json)
+        vocabulary = content["model"]["vocab"]
+        if isinstance(vocabulary, list):  # a unigram model lists [token, score]
+            vocabulary = {token: row for row, (token, _) in enumerate(vocabulary)}
+        return vocabulary | {token["content"]: token["id"] for token in content["added_tokens"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise WildmergeError(
+            f"A tokenizer with a vocabulary was expected in {where}, file tokenizer.json, but it "
+            f"cannot be read: {error!r}. Choose another revision or another checkpoint."
+        ) from error
 
 
 def parse_header(read: Callable[[int, int], bytes], size: int, where: str) -> dict[str, tuple]:
@@ -112,35 +121,49 @@ def read_headers(folder: str | Path) -> Headers:
     return Headers(
         config=read_config(folder),
         tensors={name: (DTYPE_NAMES[e.dtype], e.shape) for name, e in weights.items()},
-        tokens=read_tokens(tokenizer.read_bytes()) if tokenizer.exists() else None,
+        tokens=read_tokens(tokenizer.read_bytes(), str(folder)) if tokenizer.exists() else None,
         tokenizer=any((folder / name).exists() for name in TOKENIZER_FILES),
     )
 
 
-def read_config(folder: str | Path) -> dict:
-    """Read config.json of a checkpoint folder."""
-    path = Path(folder) / "config.json"
+def parse_config(text: bytes, where: str) -> dict:
+    """Read a JSON object; raise WildmergeError if `where` holds something else."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(text)
         if not isinstance(config, dict):
             raise ValueError("it holds no object")
         return config
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise WildmergeError(
-            f"A model's config.json was expected at {path}, but it cannot be read: {error}. Delete "
-            f"the folder {folder}, so that it is made again, or name another checkpoint."
+            f"A JSON object was expected in {where}, but it cannot be read: {error}. Choose "
+            "another revision or another checkpoint."
         ) from error
+
+
+def read_config(folder: str | Path) -> dict:
+    """Read config.json of a checkpoint folder; raise WildmergeError if there is none."""
+    path = Path(folder) / "config.json"
+    if not path.exists():
+        raise WildmergeError(
+            f"A model's config.json was expected at {path}, but there is none. Choose another "
+            "checkpoint, or delete the folder, so that it is made again."
+        )
+    return parse_config(path.read_bytes(), str(path))
 
 
 def function_of(config: dict) -> dict:
     """The part of a config that changes the function, with transformers' defaults filled in.
 
     So `rope_theta` beside `rope_scaling` and the newer `rope_parameters` compare as equal.
+    Raises ValueError, in words, if transformers refuses the config.
     """
     from transformers import AutoConfig
 
+    try:
+        full = AutoConfig.for_model(**config).to_dict()
+    except Exception as error:  # its validators raise many kinds
+        raise ValueError(f"transformers refuses its config.json: {error}") from error
     # A sliding window that is switched off, and extras of other tools, must not be compared.
-    full = AutoConfig.for_model(**config).to_dict()
     found = {key: full.get(key) for key in FUNCTION_KEYS}
     if not full.get("use_sliding_window", True):
         found["sliding_window"] = None
@@ -175,12 +198,24 @@ def compare(base: Headers, expert: Headers) -> Findings:
     if kind != wanted:
         found.refusals.append(f"its architecture is {kind}, the base's is {wanted}")
         return found
-    theirs, ours = function_of(expert.config), function_of(base.config)
+    try:
+        theirs = function_of(expert.config)
+    except ValueError as error:
+        found.refusals.append(str(error))
+        return found
+    ours = function_of(base.config)
     for key in FUNCTION_KEYS:
         if not _same(theirs[key], ours[key]):
             found.doubts.append(
                 f"config.json: {key} is {theirs[key]}, the base has {ours[key]}; the same weights "
                 "compute another function, and a merge has the base's"
+            )
+    if base.tokens and expert.tokens:
+        moved = [token for token, row in base.tokens.items() if expert.tokens.get(token) != row]
+        if moved:
+            found.warnings.append(
+                f"{len(moved)} tokens of the base have other rows or none in its tokenizer "
+                f"({_named(moved)}); the questions are put to every model in the base's tokens"
             )
     if odd := {name for name, (dtype, _) in expert.tensors.items() if dtype not in FLOATS}:
         dtypes = sorted({expert.tensors[name][0] for name in odd})

@@ -72,9 +72,7 @@ def plan(base: Headers, expert: Headers, same_head: bool = True) -> Plan:
     the weights only.
     """
     todo = Plan()
-    if buffers := {name for name in expert.tensors if name.endswith(BUFFER)}:
-        todo.drop |= buffers
-        todo.said.append(f"{len(buffers)} rotary buffers were dropped; the config defines them")
+    _drop_buffers(expert, todo)
     _plan_rows(base, expert, todo)
     if HEAD in expert.tensors and HEAD not in base.tensors and same_head:
         todo.drop.add(HEAD)
@@ -95,6 +93,25 @@ def plan(base: Headers, expert: Headers, same_head: bool = True) -> Plan:
         todo.said.append("the base's tokenizer was taken")
         todo.doubts.append("it came without a tokenizer, so what it was trained on is not known")
     return todo
+
+
+def plan_base(base: Headers, same_head: bool) -> Plan:
+    """Plan the conversions of a base: a tied head that was stored all the same is left out.
+
+    Whoever saves a fine-tune of it with transformers leaves it out, too.
+    """
+    todo = Plan()
+    _drop_buffers(base, todo)
+    if HEAD in base.tensors and base.config.get("tie_word_embeddings") and same_head:
+        todo.drop.add(HEAD)
+        todo.said.append(f"{HEAD} was dropped: it is tied to the embedding and equals it")
+    return todo
+
+
+def _drop_buffers(headers: Headers, todo: Plan) -> None:
+    if buffers := {name for name in headers.tensors if name.endswith(BUFFER)}:
+        todo.drop |= buffers
+        todo.said.append(f"{len(buffers)} rotary buffers were dropped; the config defines them")
 
 
 def _plan_rows(base: Headers, expert: Headers, todo: Plan) -> None:
@@ -181,12 +198,14 @@ def convert(
                 f"A base model was expected in {where}, but it is an adapter. Name the model that "
                 "it adapts as the base in config/models.tsv."
             )
-        elif base is not None:
-            ours, theirs = read_headers(base), read_headers(part)
-            todo = plan(ours, theirs, _head_is_embedding(part))
-            _carry_out(part, Path(base), todo)
+        else:
+            theirs, same_head = read_headers(part), _head_is_embedding(part)
+            if base is None:
+                todo = plan_base(theirs, same_head)
+            else:
+                todo = plan(read_headers(base), theirs, same_head)
+            _carry_out(part, base, todo)
             said, doubts = said + todo.said, todo.doubts
-        read_config(part)
         if not any((part / name).exists() for name in TOKENIZER_FILES):
             raise WildmergeError(
                 f"A tokenizer was expected in {where}, but it has none of "
@@ -267,7 +286,7 @@ def _head_is_embedding(folder: Path) -> bool:
     return head.shape == embedding.shape and torch.equal(head.float(), embedding.float())
 
 
-def _carry_out(folder: Path, base: Path, todo: Plan) -> None:
+def _carry_out(folder: Path, base: str | Path | None, todo: Plan) -> None:
     weights = Weights(folder)
     edits: dict[str, Callable[[], torch.Tensor] | None] = dict.fromkeys(todo.drop)
 
@@ -290,7 +309,7 @@ def _carry_out(folder: Path, base: Path, todo: Plan) -> None:
         config = _changed(read_config(folder), todo.config)
         _put(folder / "config.json", json.dumps(config, indent=2) + "\n")
     if todo.tokenizer:
-        _take_tokenizer(folder, base)
+        _take_tokenizer(folder, Path(base))
 
 
 def _take_tokenizer(folder: Path, base: Path) -> None:

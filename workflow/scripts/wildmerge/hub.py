@@ -23,7 +23,8 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from . import WildmergeError
 from .files import sha256_file
 
-TRIES = 5  # of one file, each going on where the last one stopped
+TIMEOUT = 30  # seconds without a byte
+TRIES = 5  # of one request; those of one file go on where the last one stopped
 PAUSE = 2.0  # seconds before the second try, doubled for every further one
 
 
@@ -117,15 +118,29 @@ def explained(repo: str, revision: str | None, name: str | None = None):
         ) from error
 
 
+def _patiently(ask, repo: str, revision: str | None, name: str | None = None):
+    """Return ask(); what may be gone the next time is tried again, with growing pauses."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            with explained(repo, revision, name):
+                return ask()
+        except Transient:
+            if attempt == TRIES:
+                raise
+            time.sleep(PAUSE * 2 ** (attempt - 1))
+
+
 def list_files(repo: str, revision: str | None = None) -> Listing:
     """List a repository at a commit, or at the head of its main branch.
 
     Raises WildmergeError if it is gone, private, or has no such commit.
     """
-    with explained(repo, revision):
-        info = HfApi(endpoint=endpoint(), token=_token()).model_info(
-            repo, revision=revision, files_metadata=True
-        )
+    api = HfApi(endpoint=endpoint(), token=_token())
+    info = _patiently(
+        lambda: api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT),
+        repo,
+        revision,
+    )
     files = {
         file.rfilename: (file.size, file.lfs.sha256 if file.lfs else file.blob_id)
         for file in info.siblings
@@ -142,11 +157,15 @@ def read(repo: str, revision: str, name: str, first: int = 0, last: int | None =
     headers = build_hf_headers(token=_token())
     if last is not None:
         headers["Range"] = f"bytes={first}-{last - 1}"
-    with explained(repo, revision, name):
-        answer = get_session().get(_url(repo, revision, name), headers=headers)
+
+    def ask() -> bytes:
+        url = _url(repo, revision, name)
+        answer = get_session().get(url, headers=headers, timeout=TIMEOUT)
         hf_raise_for_status(answer)
-    # A server may ignore the range and send everything.
-    return answer.content[first:last] if answer.status_code == 200 else answer.content
+        # A server may ignore the range and send everything.
+        return answer.content[first:last] if answer.status_code == 200 else answer.content
+
+    return _patiently(ask, repo, revision, name)
 
 
 def _digest(path: Path, like: str) -> str:
@@ -173,22 +192,19 @@ def download(repo: str, revision: str, name: str, size: int, digest: str, path: 
     part = path.with_name(f"{path.name}.part")
     if part.exists() and part.stat().st_size > size:
         part.unlink()
-    for attempt in range(1, TRIES + 1):
-        try:
-            with explained(repo, revision, name), open(part, "ab", buffering=0) as file:
-                http_get(
-                    _url(repo, revision, name),
-                    file,
-                    resume_size=file.tell(),
-                    headers=build_hf_headers(token=_token()),
-                    expected_size=size,
-                    displayed_filename=name,
-                )
-            break
-        except Transient:
-            if attempt == TRIES:
-                raise
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+
+    def go_on() -> None:
+        with open(part, "ab", buffering=0) as file:
+            http_get(
+                _url(repo, revision, name),
+                file,
+                resume_size=file.tell(),
+                headers=build_hf_headers(token=_token()),
+                expected_size=size,
+                displayed_filename=name,
+            )
+
+    _patiently(go_on, repo, revision, name)
     if (found := _digest(part, digest)) != digest:
         part.unlink()
         raise WildmergeError(

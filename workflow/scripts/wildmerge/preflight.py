@@ -5,7 +5,6 @@ differ. What only the weights can tell (NaN, a copy of the base, another ancesto
 verdict after the download.
 """
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,10 +18,11 @@ from .compatibility import (
     TOKENIZER_FILES,
     Headers,
     compare,
+    parse_config,
     parse_header,
     read_tokens,
 )
-from .conversions import ADAPTER, HEAD, adapter_updates, plan, planned
+from .conversions import ADAPTER, HEAD, adapter_updates, plan, plan_base, planned
 from .lock import is_hub, takes_pickles
 from .weights import INDEX
 
@@ -47,6 +47,7 @@ class Report:
 class _Source:
     """A repository or a folder: sizes of its files, and how to read bytes [first, last) of one."""
 
+    name: str
     sizes: dict[str, int]
     read: Callable[[str, int, int], bytes]
     notes: list[str]
@@ -55,7 +56,7 @@ class _Source:
         return self.read(name, 0, self.sizes[name])
 
     def json(self, name: str) -> dict:
-        return json.loads(self.whole(name))
+        return parse_config(self.whole(name), f"{self.name}, file {name}")
 
 
 @dataclass
@@ -69,7 +70,7 @@ class _Look:
     def with_tokens(self) -> Headers:
         tokens = None
         if "tokenizer.json" in self.names:
-            tokens = read_tokens(self.source.whole("tokenizer.json"))
+            tokens = read_tokens(self.source.whole("tokenizer.json"), self.source.name)
         return replace(self.headers, tokens=tokens)
 
 
@@ -101,7 +102,7 @@ def _source(row: dict) -> _Source | None:
         if listing.repo != repo:
             notes.append(f"it is called {listing.repo} now")
         sizes = {name: size for name, (size, _) in listing.files.items()}
-        return _Source(sizes, partial(hub.read, listing.repo, listing.revision), notes)
+        return _Source(repo, sizes, partial(hub.read, listing.repo, listing.revision), notes)
     if repo.startswith("dir:"):
         folder = Path(repo.removeprefix("dir:"))
         if not folder.is_dir():
@@ -113,7 +114,7 @@ def _source(row: dict) -> _Source | None:
                 return file.read(last - first)
 
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-        return _Source(sizes, read, [])
+        return _Source(repo, sizes, read, [])
     return None
 
 
@@ -140,7 +141,10 @@ def _look(row: dict) -> _Look | None:
             f"A {config} was expected in {repo}, but there is none. Choose another checkpoint."
         )
     tokenizer = any(name in names for name in TOKENIZER_FILES)
-    return _Look(source, names, Headers(source.json(config), tensors, None, tokenizer))
+    headers = Headers(source.json(config), tensors, None, tokenizer)
+    if row["model"] == "base":
+        headers = planned(headers, headers, plan_base(headers, same_head=True))
+    return _Look(source, names, headers)
 
 
 def _judge(row: dict, look, base) -> Report:
