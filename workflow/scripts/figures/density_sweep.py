@@ -18,7 +18,7 @@ def draw(merges, comparisons, recipes):
         style.base_line(ax, rows, "accuracy")
         own = style.of(points, rows)
         for i, value in enumerate(lambdas):
-            own_choice = value == recipes["ties"]["parameters"]["lambda"]
+            own_choice = bool(value == recipes["ties"]["parameters"]["lambda"])
             look = {"color": style.shade(i, len(lambdas)), "marker": style.METHODS["ties"].marker}
             look |= {"lw": 2} if own_choice else {"lw": 0.9, "ms": 3}
             line = own[own["lambda"] == value].assign(density=lambda f: 100 * f["density"])

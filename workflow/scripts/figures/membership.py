@@ -32,9 +32,9 @@ def draw(merges):
     methods; effects whose interval leaves out zero are marked with a star."""
     panels = style.panels(merges)
     found = [effects(rows) for _, rows in panels]
-    rows = max(len(names) for names, *_ in found)
+    rows = max(len(names) if np.isfinite(effect).any() else 0 for names, _, effect, _ in found)
     shape = style.near_square(len(panels)) if len(panels) > 2 else (1, len(panels))
-    figure, axes = style.grid(*shape, width=4.9, height=1.3 + 0.24 * rows)
+    figure, axes = style.grid(*shape, width=4.9, height=0.8 + (0.5 + 0.24 * rows) * (rows > 0))
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     for ax, (title, _), (names, recipes, effect, clear) in zip(
@@ -47,7 +47,7 @@ def draw(merges):
                     transform=ax.transAxes)  # fmt: skip
             continue
         labels = [
-            [style.signed(value) + "*" * star for value, star in zip(*line, strict=True)]
+            [style.signed(value) + ("*" if star else "") for value, star in zip(*line, strict=True)]
             for line in zip(effect, clear, strict=True)
         ]
         methods = [style.method(recipe).label for recipe in recipes]

@@ -6,20 +6,24 @@ from wildmerge.jobs import job
 from wildmerge.scores import read_table
 
 
-def gains(scores):
-    """scores: rows of scores.csv of one base and suite. Returns a frame recipe x task of mean gains
-    in points over all merges, and last their mean over tasks."""
+def gains(scores, tasks):
+    """scores: rows of scores.csv of one base and suite; tasks: the suite's. Returns a frame recipe
+    x task of mean gains in points over all merges, NaN where a task was not measured, and last
+    their mean over the measured tasks."""
     base = scores[scores["subset"] == "base"].set_index("task")["value"]
     merges = scores[scores["recipe"] != "identity"]
     means = merges.groupby(["recipe", "task"], sort=False)["value"].mean().unstack()
-    means = 100 * (means - base).reindex(columns=scores["task"].unique())
-    means["mean"] = means.mean(axis=1, skipna=False)
+    means = 100 * (means - base).reindex(columns=tasks)
+    means["mean"] = means.mean(axis=1)
     return means.reindex(style.order(means.index))
 
 
 def draw(scores):
     """scores: rows of scores.csv. Returns the figure: a panel a base and suite."""
-    panels = [(title, gains(rows)) for title, rows in style.panels(scores)]
+    tasks = scores.groupby("suite")["task"].unique()
+    panels = [
+        (title, gains(rows, tasks[rows["suite"].iloc[0]])) for title, rows in style.panels(scores)
+    ]
     width = max(3.6, 1.4 + 0.5 * max(means.shape[1] for _, means in panels))
     height = 1.3 + 0.24 * max(len(means) for _, means in panels)
     figure, axes = style.grid(len(panels), 1, width=width, height=height)

@@ -87,18 +87,23 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def table(header: list, rows: list, wide=()) -> str:
-    """An HTML table of ready cells; the first column names the row, columns `wide` hold prose."""
+def table(header: list, rows: list, wide=(), names: int = 1) -> str:
+    """An HTML table of ready cells; the first `names` columns name the row, those of `wide` hold
+    prose. A line stands above a row that begins a new first name."""
     heads = "".join(
-        f"<th{' class=text' if i in wide else ''}>{name}</th>" for i, name in enumerate(header)
+        f"<th{' class=text' if i < names or i in wide else ''}>{name}</th>"
+        for i, name in enumerate(header)
     )
-    lines = []
+    lines, last = [], None
     for row in rows:
+        first = "".join(f"<th>{cell}</th>" for cell in row[:names])
         cells = "".join(
             f"<td{' class=text' if i in wide else ''}>{cell}</td>"
-            for i, cell in enumerate(row[1:], 1)
+            for i, cell in enumerate(row[names:], names)
         )
-        lines.append(f"<tr><th>{row[0]}</th>{cells}</tr>")
+        block = ' class="block"' if names > 1 and row[0] != last else ""
+        lines.append(f"<tr{block}>{first}{cells}</tr>")
+        last = row[0]
     body = "\n".join(lines)
     return (
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>\n'
@@ -165,6 +170,11 @@ def _sentence(rows: pd.DataFrame, reference: str) -> str:
 def answer_table(answers: pd.DataFrame, reference: str) -> str:
     """Mean gain of each method's merges with its intervals, shares and verdict."""
     rows = answers[answers["reference"] == reference]
+    bases, recipes = [*dict.fromkeys(answers["base"])], style.order(answers["recipe"])
+    place = {"base": bases.index, "recipe": recipes.index}  # the mean over bases comes last
+    rows = rows.sort_values(
+        ["base", "suite", "recipe"], key=lambda c: c.map(place[c.name]) if c.name in place else c
+    )
     several = rows["suite"].nunique() > 1
     lines = []
     for r in rows.itertuples():
@@ -175,25 +185,27 @@ def answer_table(answers: pd.DataFrame, reference: str) -> str:
                 text(base), text(style.method(r.recipe).label), int(r.models),
                 style.signed(r.gain), interval(r.questions_low, r.questions_high),
                 interval(r.draws_low, r.draws_high), p, word(r.verdict), percent(r.share),
-                percent(r.share_above), percent(r.share_below),
+                f"{percent(r.share_above)} / {percent(r.share_below)}",
             ]
         )  # fmt: skip
     header = [
         "Base", "Method", "merges", "mean gain", "95 % over questions", "95 % over draws",
-        "p, Holm", "verdict", "above", "significantly above", "significantly below",
+        "p, Holm", "verdict", "merges above", "significantly above / below",
     ]  # fmt: skip
-    return table(header, lines)
+    return table(header, lines, names=2)
 
 
 def picture(path: Path) -> str:
     """A figure with its caption, the picture inside the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
+    data = path.read_bytes()
+    width = int.from_bytes(data[16:20], "big")  # pixels, from the PNG's header
+    data = base64.b64encode(data).decode()
     caption = TEXTS / f"{path.stem}.rst"
     told = html.escape(caption.read_text(encoding="utf-8").strip()) if caption.exists() else ""
     name = path.stem.replace("_", " ")
     return (
         f'<figure id="{path.stem}"><h3>{html.escape(name.capitalize())}</h3>'
-        f'<div class="scroll"><img alt="{html.escape(name)}" '
+        f'<div class="scroll"><img alt="{html.escape(name)}" width="{0.7 * width:.0f}" '
         f'src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{told}</figcaption></figure>"
     )
@@ -277,7 +289,7 @@ def checkpoints(sheet: list[dict], verdicts: dict, merges, comparisons) -> str:
         "<p>Distance is the norm of the task vector relative to the base's weights; accuracy is "
         "the mean over tasks (and suites) of the checkpoint alone.</p>"
     )
-    return told + table(header, lines, wide=(9,))
+    return told + table(header, lines, wide=(9,), names=3)
 
 
 def provenance(scores: list[dict], summaries: list[dict], verdicts: dict) -> str:
@@ -310,9 +322,11 @@ def provenance(scores: list[dict], summaries: list[dict], verdicts: dict) -> str
     ]  # fmt: skip
     return (
         f"<dl>{told}</dl><details><summary>Digests of the {len(inputs)} checkpoints</summary>"
-        + table(["Base", "checkpoint", "sha256 over the weights"], inputs, wide=(2,))
+        + table(["Base", "checkpoint", "sha256 over the weights"], inputs, wide=(2,), names=2)
         + f"</details><details><summary>Digests of the {len(outputs)} merges</summary>"
-        + table(["Base", "subset", "recipe", "members", "sha256 over the weights"], outputs, (3, 4))
+        + table(
+            ["Base", "subset", "recipe", "members", "sha256 over the weights"], outputs, (3, 4), 3
+        )
         + "</details>"
     )
 
@@ -338,7 +352,7 @@ def every_merge(merges: pd.DataFrame, comparisons: pd.DataFrame) -> str:
         "Base", "suite", "subset", "method", "members", "accuracy, %", "gain",
         "95 % over questions", "verdict", "norm",
     ]  # fmt: skip
-    return table(header, lines, wide=(4,))
+    return table(header, lines, wide=(4,), names=4)
 
 
 def dictionary(frames: dict) -> str:
