@@ -15,7 +15,7 @@ import references
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from wildmerge import WildmergeError, merging, recipes
+from wildmerge import WildmergeError, merging, recipes, weights
 from wildmerge.methods import is_projection
 from wildmerge.weights import Digest, Weights
 
@@ -127,7 +127,7 @@ def test_an_untied_head_is_merged_like_any_tensor(make, tmp_path):
 def test_shards_hold_the_same_as_one_file(family, tmp_path, monkeypatch):
     base, experts = family
     whole = merging.merge(base, experts, TA, tmp_path / "whole")
-    monkeypatch.setattr(merging, "SHARD_BYTES", 20_000)
+    monkeypatch.setattr(weights, "SHARD_BYTES", 20_000)
     sharded = merging.merge(base, experts, TA, tmp_path / "sharded")
     assert len(list((tmp_path / "sharded").glob("model-*-of-*.safetensors"))) > 2
     assert sharded["output_digest"] == whole["output_digest"]

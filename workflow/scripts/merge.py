@@ -2,16 +2,18 @@
 
 import logging
 
-from wildmerge.files import atomic_file, read_json, write_json
+from wildmerge.factors import Factors, digests
+from wildmerge.files import atomic_file, write_json
 from wildmerge.jobs import job
 from wildmerge.merging import merge, mergekit_yaml
 
 
-def inputs(members, verdicts):
-    """Digests of the base and of each member, from their verdicts (in the order of the members)."""
-    found = [read_json(path) for path in verdicts]
-    base = {"base": found[0]["base_digest"]} if found else {}
-    return base | {m: v["digest"] for m, v in zip(members, found, strict=True)}
+def read_factors(folders, members, inputs):
+    """The factors given, held against the digests of the weights: of each member, or of the sum."""
+    if len(folders) == 1:
+        return [Factors(folders[0], inputs)]
+    wanted = [{"base": inputs["base"], member: inputs[member]} for member in members]
+    return [Factors(folder, found) for folder, found in zip(folders, wanted, strict=True)]
 
 
 if __name__ == "__main__":
@@ -19,18 +21,19 @@ if __name__ == "__main__":
     with job(snakemake.log[0], what, snakemake.threads):
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         members, recipe = snakemake.params.members, snakemake.params.recipe
+        dtype = snakemake.params.dtype
         with atomic_file(snakemake.output.yaml) as part:
-            part.write_text(
-                mergekit_yaml(recipe, snakemake.params.references, members, snakemake.params.dtype),
-                encoding="utf-8",
-            )
+            text = mergekit_yaml(recipe, snakemake.params.references, members, dtype)
+            part.write_text(text, encoding="utf-8")
+        inputs = digests(members, snakemake.input.verdicts)
+        folders = snakemake.input.get("factors", [])
         summary = merge(
             snakemake.input.base,
             dict(zip(members, snakemake.input.experts, strict=True)),
             recipe,
             snakemake.output.model,
-            dtype=snakemake.params.dtype,
+            dtype=dtype,
+            factors=read_factors(folders, members, inputs) if folders else (),
         )
         names = {key: snakemake.wildcards[key] for key in ("base", "subset", "recipe")}
-        digests = {"inputs": inputs(members, snakemake.input.verdicts)}
-        write_json(snakemake.output.summary, names | summary | digests)
+        write_json(snakemake.output.summary, names | summary | {"inputs": inputs})

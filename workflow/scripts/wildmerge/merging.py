@@ -10,7 +10,6 @@ import errno
 import json
 import logging
 import math
-import os
 import resource
 import shutil
 import time
@@ -24,26 +23,21 @@ import torch
 import yaml
 
 from . import WildmergeError, __version__
+from .factors import Factors
 from .files import atomic_folder
-from .methods import METHODS, is_projection
+from .methods import METHODS, arguments, is_projection, tsv_m
 from .methods.chunks import slices
 from .methods.spectral import SpectralWarning
 from .recipes import MERGEKIT, check
-from .weights import DTYPE_NAMES, INDEX, SINGLE, Digest, Weights, raw_bytes
+from .weights import DTYPE_NAMES, Digest, Weights, Writer
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
-# The hub's own limit of a shard; a model that fits one shard needs no index.
-SHARD_BYTES = 5 * 10**9
-
 # The next tensors are read while the present ones are merged, as long as both together take no
 # more than this: the embeddings of a large model are read alone.
 READ_AHEAD_BYTES = 4 * 10**9
-
-# Linux writes at most 2 GiB in one call.
-_CALL = 1 << 30
 
 # Seconds between two lines of progress.
 PROGRESS = 5
@@ -69,6 +63,7 @@ def merge(
     *,
     dtype: str = "bfloat16",
     device: str | None = None,
+    factors: Sequence[Factors] = (),
 ) -> dict:
     """Merge experts into their base and write the model.
 
@@ -83,6 +78,9 @@ def merge(
         output: the folder to write; it appears under this name when it is whole.
         dtype: `bfloat16`, `float16` or `float32`, of the weights written.
         device: where the arithmetic is done; by default the first GPU, or the CPU if there is none.
+        factors: factorisations made already: for tsv_m one of each expert, in order; for iso_c and
+            task_arithmetic_sb one of the sum of their task vectors. Without them the merge
+            factorises by itself.
 
     Returns:
         The content of summary.json that the merge itself knows: method, digest of the output, L2
@@ -97,6 +95,8 @@ def merge(
     check(recipe)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     method = _method(recipe, where)
+    if factors and len(factors) != (1 if method.from_sum else len(experts)):
+        raise ValueError(f"{len(factors)} factors for {len(experts)} experts")
     if len(experts) < method.fewest:
         raise WildmergeError(
             f"{where}: {recipe['merge_method']} is defined for at least {method.fewest} experts, "
@@ -106,34 +106,39 @@ def merge(
     _check_shapes(inputs, where)
     _check_companions(Path(base), where)
     shapes = {name: inputs[0][name] for name in sorted(inputs[0])}
+    update = _Update(method, recipe, len(experts), factors, device)
+    needed = {
+        name: inputs if update.reads_experts(name, e.shape) else inputs[:1]
+        for name, e in shapes.items()
+    }
     # Buffers that are no floating-point numbers are kept as they are.
     dtypes = {n: DTYPES[dtype] if e.dtype.is_floating_point else e.dtype for n, e in shapes.items()}
-    progress = _Progress(where, sum(w[name].nbytes for w in inputs for name in shapes))
+    progress = _Progress(where, sum(w[n].nbytes for n, sources in needed.items() for w in sources))
     digest, tensors, notes = Digest(), {}, []
 
     with atomic_folder(output) as folder, _full_disk(where, output):
-        writer = _Writer(folder, {n: (dtypes[n], e.shape) for n, e in shapes.items()})
+        writer = Writer(folder, {n: (dtypes[n], e.shape) for n, e in shapes.items()})
         _require_space(writer.nbytes, folder, where)
         with ThreadPoolExecutor(1) as io:
             written = None
-            for name, (start, *members) in _read_ahead(inputs, list(shapes)):
+            for name, (start, *members) in _read_ahead(needed):
                 start, members = start.to(device), [member.to(device) for member in members]
                 if start.is_floating_point():
                     with warnings.catch_warnings(record=True) as caught:
                         warnings.simplefilter("always", SpectralWarning)
-                        update = _update(method, recipe, name, start, members)
+                        change = update(name, start, members)
                     notes += [f"{name}: {warning.message}" for warning in caught]
-                    merged, norm, norm_rounded = _round(start, update, dtypes[name])
+                    merged, norm, norm_rounded = _round(start, change, dtypes[name])
                     if not math.isfinite(norm_rounded):
                         raise _not_finite(name, inputs, list(experts), where, dtype)
                     tensors[name] = {"norm": norm, "norm_rounded": norm_rounded}
-                    del update
+                    del change
                 else:
                     merged = _same(name, start, members, where)
                 if written:
                     written.result()
                 written = io.submit(_write, writer, digest, name, merged.cpu())
-                progress.add(sum(w[name].nbytes for w in inputs))
+                progress.add(sum(w[name].nbytes for w in needed[name]))
                 del start, members, merged
             written.result()
         _write_companions(Path(base), folder, dtype)
@@ -149,7 +154,7 @@ def merge(
         "tensors": tensors,
         "warnings": notes,
         "seconds": time.monotonic() - started,
-        "bytes_read": progress.total,
+        "bytes_read": sum(w.bytes_read for w in [*inputs, *(f.weights for f in factors)]),
         "bytes_written": writer.nbytes,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": {
@@ -208,15 +213,35 @@ def _method(recipe: dict, where: str):
     return Foreign(name.removeprefix(MERGEKIT), recipe["parameters"], where)
 
 
-def _update(method, recipe: dict, name: str, base: torch.Tensor, experts: list[torch.Tensor]):
-    """The update of one tensor, float32; NaN where the arithmetic did not come to an end."""
-    try:
-        if recipe["merge_method"].startswith(MERGEKIT):
-            return method.merged(name, base, experts).sub_(base)
+class _Update:
+    """The update of one tensor after another, by a method with or without factors."""
+
+    def __init__(self, method, recipe: dict, experts: int, factors: Sequence[Factors], device):
+        self.method, self.experts, self.factors, self.device = method, experts, factors, device
+        self.foreign = recipe["merge_method"].startswith(MERGEKIT)
+        self.parameters = recipe["parameters"]
+        self.from_sum = bool(factors) and method.from_sum
+
+    def reads_experts(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether the experts' own tensors are needed; the factors of their sum replace them."""
+        return not (self.from_sum and is_projection(name, shape))
+
+    def __call__(self, name: str, base: torch.Tensor, experts: list[torch.Tensor]) -> torch.Tensor:
+        """The update, float32; NaN where the arithmetic did not come to an end."""
+        if self.foreign:
+            return self.method.merged(name, base, experts).sub_(base)
         projection = is_projection(name, base.shape)
-        return method(base, experts, recipe["parameters"], projection=projection)
-    except torch.linalg.LinAlgError:
-        return torch.full_like(base, math.nan, dtype=torch.float32)
+        try:
+            if not (projection and self.factors):
+                return self.method(base, experts, self.parameters, projection=projection)
+            if self.from_sum:
+                found = self.factors[0].whole(name, base.shape[0] > base.shape[1], self.device)
+                return self.from_sum(found, self.experts, **arguments(self.parameters))
+            kept = tsv_m.share(base.shape, self.experts)
+            found = [factors.leading(name, kept, self.device) for factors in self.factors]
+            return tsv_m.update(base, experts, factors=found, **arguments(self.parameters))
+        except torch.linalg.LinAlgError:
+            return torch.full_like(base, math.nan, dtype=torch.float32)
 
 
 def _round(base: torch.Tensor, update: torch.Tensor, dtype: torch.dtype):
@@ -283,15 +308,16 @@ def _not_finite(name: str, inputs: Sequence[Weights], members: list[str], where:
     )
 
 
-def _read_ahead(inputs: Sequence[Weights], names: list[str]) -> Iterator:
-    """(name, [the base's tensor, the experts' tensors]) in order, the next read meanwhile."""
+def _read_ahead(needed: dict[str, Sequence[Weights]]) -> Iterator:
+    """(name, its tensors in the folders that are needed) in order, the next read meanwhile."""
 
     def read(name):
-        return [weights.read(name) for weights in inputs]
+        return [weights.read(name) for weights in needed[name]]
 
     def nbytes(name):
-        return sum(weights[name].nbytes for weights in inputs)
+        return sum(weights[name].nbytes for weights in needed[name])
 
+    names = list(needed)
     with ThreadPoolExecutor(1) as pool:
         ahead = None
         for name, after in zip(names, [*names[1:], None], strict=True):
@@ -303,63 +329,7 @@ def _read_ahead(inputs: Sequence[Weights], names: list[str]) -> Iterator:
             del tensors
 
 
-class _Writer:
-    """A model's safetensors: shards, their index, each tensor put at its place when it is ready.
-
-    Args:
-        folder: an empty folder.
-        tensors: name -> (dtype, shape), in the order of the files.
-    """
-
-    def __init__(self, folder: Path, tensors: dict[str, tuple[torch.dtype, Sequence[int]]]):
-        sizes = {n: torch.Size(s).numel() * d.itemsize for n, (d, s) in tensors.items()}
-        shards, room = [[]], SHARD_BYTES
-        for name, size in sizes.items():
-            if size > room and shards[-1]:
-                shards, room = [*shards, []], SHARD_BYTES
-            shards[-1].append(name)
-            room -= size
-        files = [SINGLE]
-        if len(shards) > 1:
-            files = [
-                f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)
-            ]
-        self.nbytes = sum(sizes.values())
-        self._place: dict[str, tuple[Path, int]] = {}
-        for file, names in zip(files, shards, strict=True):
-            header, offset = {"__metadata__": {"format": "pt"}}, 0
-            for name in names:
-                dtype, shape = tensors[name]
-                end = offset + sizes[name]
-                header[name] = {
-                    "dtype": DTYPE_NAMES[dtype],
-                    "shape": list(shape),
-                    "data_offsets": [offset, end],
-                }
-                offset = end
-            text = json.dumps(header, separators=(",", ":")).encode()
-            text += b" " * (-len(text) % 8)
-            (folder / file).write_bytes(len(text).to_bytes(8, "little") + text)
-            for name in names:
-                offset = 8 + len(text) + header[name]["data_offsets"][0]
-                self._place[name] = (folder / file, offset)
-        if len(files) > 1:
-            index = {
-                "metadata": {"total_size": self.nbytes},
-                "weight_map": {name: path.name for name, (path, _) in self._place.items()},
-            }
-            (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Write a tensor (contiguous, on the CPU) of the dtype and shape announced."""
-        path, offset = self._place[name]
-        data, done = raw_bytes(tensor), 0
-        with open(path, "r+b", buffering=0) as file:
-            while done < len(data):
-                done += os.pwrite(file.fileno(), data[done : done + _CALL], offset + done)
-
-
-def _write(writer: _Writer, digest: Digest, name: str, tensor: torch.Tensor) -> None:
+def _write(writer: Writer, digest: Digest, name: str, tensor: torch.Tensor) -> None:
     writer.write(name, tensor)
     digest.add(name, tensor)
 

@@ -1,9 +1,9 @@
-"""A checkpoint folder's tensors, read lazily, and the digest that names its weights."""
+"""A checkpoint folder's tensors, read lazily and written in place, and the digest naming them."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ DTYPES = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+# The hub's own limit of a shard; weights that fit one shard need no index.
+SHARD_BYTES = 5 * 10**9
+
 # Linux reads and writes at most 2 GiB in one call.
 _CALL = 1 << 30
 
@@ -57,6 +60,9 @@ class Weights(Mapping[str, Entry]):
     Args:
         folder: a folder with `model.safetensors`, or shards and `model.safetensors.index.json`.
 
+    Attributes:
+        bytes_read: how many bytes of tensors have been read so far.
+
     Raises:
         WildmergeError: no safetensors there, a shard missing, unreadable or truncated, or an index
             that names tensors which its shards do not hold.
@@ -64,6 +70,7 @@ class Weights(Mapping[str, Entry]):
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+        self.bytes_read = 0
         self._entries: dict[str, Entry] = {}
         index = self.folder / INDEX
         if index.exists():
@@ -123,6 +130,7 @@ class Weights(Mapping[str, Entry]):
                 f"Tensor {name} could not be read from {entry.file}: {error}. Delete the folder "
                 f"{self.folder}, so that it is made again, or mend the disk it lies on."
             ) from error
+        self.bytes_read += nbytes
         return data.view(entry.dtype)
 
 
@@ -172,6 +180,62 @@ def _read_header(path: Path) -> dict[str, Entry]:
 def raw_bytes(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, in place, as they stand in a safetensors file."""
     return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+
+
+class Writer:
+    """A model's safetensors: shards, their index, each tensor put at its place when it is ready.
+
+    Args:
+        folder: an empty folder.
+        tensors: name -> (dtype, shape), in the order of the files.
+    """
+
+    def __init__(self, folder: Path, tensors: dict[str, tuple[torch.dtype, Sequence[int]]]):
+        sizes = {n: torch.Size(s).numel() * d.itemsize for n, (d, s) in tensors.items()}
+        shards, room = [[]], SHARD_BYTES
+        for name, size in sizes.items():
+            if size > room and shards[-1]:
+                shards, room = [*shards, []], SHARD_BYTES
+            shards[-1].append(name)
+            room -= size
+        files = [SINGLE]
+        if len(shards) > 1:
+            files = [
+                f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)
+            ]
+        self.nbytes = sum(sizes.values())
+        self._place: dict[str, tuple[Path, int]] = {}
+        for file, names in zip(files, shards, strict=True):
+            header, offset = {"__metadata__": {"format": "pt"}}, 0
+            for name in names:
+                dtype, shape = tensors[name]
+                end = offset + sizes[name]
+                header[name] = {
+                    "dtype": DTYPE_NAMES[dtype],
+                    "shape": list(shape),
+                    "data_offsets": [offset, end],
+                }
+                offset = end
+            text = json.dumps(header, separators=(",", ":")).encode()
+            text += b" " * (-len(text) % 8)
+            (folder / file).write_bytes(len(text).to_bytes(8, "little") + text)
+            for name in names:
+                offset = 8 + len(text) + header[name]["data_offsets"][0]
+                self._place[name] = (folder / file, offset)
+        if len(files) > 1:
+            index = {
+                "metadata": {"total_size": self.nbytes},
+                "weight_map": {name: path.name for name, (path, _) in self._place.items()},
+            }
+            (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Write a tensor (contiguous, on the CPU) of the dtype and shape announced."""
+        path, offset = self._place[name]
+        data, done = raw_bytes(tensor), 0
+        with open(path, "r+b", buffering=0) as file:
+            while done < len(data):
+                done += os.pwrite(file.fileno(), data[done : done + _CALL], offset + done)
 
 
 class Digest:

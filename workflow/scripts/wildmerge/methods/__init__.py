@@ -30,6 +30,8 @@ class Method:
     Attributes:
         update: the method's function of (base, experts, **parameters).
         other: the function for tensors which are no projections; None where there is no difference.
+        from_sum: the method's function of (factors of the sum of the task vectors, number of
+            experts, **parameters), where these factors are all it needs.
         fewest: the fewest experts it is defined for.
         mergekit: the recipe's parameters in the names of mergekit's own method; None for the
             methods that this package registers with mergekit under their own names.
@@ -37,6 +39,7 @@ class Method:
 
     update: Callable[..., torch.Tensor]
     other: Callable[..., torch.Tensor] | None = None
+    from_sum: Callable[..., torch.Tensor] | None = None
     fewest: int = 1
     mergekit: Callable[[dict], dict] | None = None
 
@@ -57,18 +60,19 @@ class Method:
             projection: whether the tensor is an attention or MLP projection (`is_projection`).
         """
         function = self.update if projection or self.other is None else self.other
-        # `lambda` is the field's word, and Python's.
-        return function(base, experts, **{_ARGUMENTS.get(k, k): v for k, v in parameters.items()})
+        return function(base, experts, **arguments(parameters))
 
 
-_ARGUMENTS = {"lambda": "lambda_"}
+def arguments(parameters: dict) -> dict:
+    """A recipe's parameters as arguments: `lambda` is the field's word, and Python's."""
+    return {"lambda_" if name == "lambda" else name: v for name, v in parameters.items()}
 
 
 def _mean(base, experts, *, lambda_, **_):
     return task_arithmetic.update(base, experts, combine="mean", lambda_=lambda_)
 
 
-def _boosted(plain):
+def _boosted(plain, from_sum=None):
     """Subspace Boosting on top of a plain method, and that method without it."""
 
     def update(base, experts, *, beta, **parameters):
@@ -77,7 +81,7 @@ def _boosted(plain):
     def other(base, experts, *, beta, **parameters):
         return plain(base, experts, **parameters)
 
-    return Method(update, other)
+    return Method(update, other, from_sum)
 
 
 METHODS = {
@@ -85,7 +89,7 @@ METHODS = {
     "ties": Method(ties.update, mergekit=ties.mergekit),
     "model_stock": Method(model_stock.update, fewest=2, mergekit=model_stock.mergekit),
     "tsv_m": Method(tsv_m.update, other=_mean),
-    "iso_c": Method(iso_c.update, other=_mean),
-    "task_arithmetic_sb": _boosted(task_arithmetic.update),
+    "iso_c": Method(iso_c.update, other=_mean, from_sum=iso_c.from_factors),
+    "task_arithmetic_sb": _boosted(task_arithmetic.update, subspace_boosting.from_factors),
     "ties_sb": _boosted(ties.update),
 }

@@ -27,3 +27,12 @@ def update(
     # The sum of the singular values is the inner product of A = U Σ V^T with U V^T.
     total = torch.linalg.vecdot(delta, factor).double().sum().item()
     return factor * (lambda_ * total / min(delta.shape))
+
+
+def from_factors(
+    factors: spectral.Factors, experts: int, *, combine: str, lambda_: float
+) -> torch.Tensor:
+    """The same from the factors of the sum of so many experts' task vectors."""
+    mean = factors.values.double().sum().item() / min(factors.polar.shape)
+    scale = lambda_ * mean / experts if combine == "mean" else lambda_ * mean
+    return (factors.polar.mT if factors.tall else factors.polar) * scale

@@ -23,6 +23,17 @@ def boost(update: torch.Tensor, beta: float) -> torch.Tensor:
     return factors.rebuild(raised(factors.values, beta))
 
 
+def from_factors(
+    factors: spectral.Factors, experts: int, *, combine: str, lambda_: float, beta: float
+) -> torch.Tensor:
+    """Boosted Task Arithmetic from the factors of the sum of so many experts' task vectors.
+
+    Boosting commutes with scaling: SB(c ΔW) = c SB(ΔW).
+    """
+    scale = lambda_ / experts if combine == "mean" else lambda_
+    return factors.rebuild(scale * raised(factors.values, beta))
+
+
 def raised(s: torch.Tensor, beta: float) -> torch.Tensor:
     """The boosted spectrum σ* of Eq. 11, from the falling singular values s (k,)."""
     if not len(s):

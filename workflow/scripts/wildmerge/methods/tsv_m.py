@@ -8,7 +8,12 @@ from wildmerge.methods import spectral, task_arithmetic
 
 
 def update(
-    base: torch.Tensor, experts: Sequence[torch.Tensor], *, combine: str, lambda_: float
+    base: torch.Tensor,
+    experts: Sequence[torch.Tensor],
+    *,
+    combine: str,
+    lambda_: float,
+    factors: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> torch.Tensor:
     """λ U⊥ Σ V⊥^T from the leading singular vectors of every task vector (Eq. 8).
 
@@ -17,36 +22,44 @@ def update(
         experts: the W_i, each (m, n).
         combine: `sum` is Eq. 8; `mean` divides it by the number of experts.
         lambda_: the scale λ.
+        factors: of each expert its leading singular values and the vectors on the shorter side,
+            as `leading` gives them, where they are known already.
 
     Returns:
         The update, (m, n) float32: W_merged = W_0 + update. Each of T experts gives its
         floor(min(m, n) / T) leading directions, fewer if its rank is smaller: directions of a
         null space are arbitrary and do not enter the Procrustes step (Eq. 7).
     """
-    kept = min(base.shape) // len(experts)
-    lefts, spectra, rights = [], [], []
-    for expert in experts:
+    kept = share(base.shape, len(experts))
+    nears, spectra, fars = [], [], []
+    for i, expert in enumerate(experts):
         delta = task_arithmetic.update(base, [expert], combine="sum", lambda_=1.0)
-        left, values, right = leading(delta, kept)
-        lefts.append(left)
+        wide = delta.mT if delta.shape[0] > delta.shape[1] else delta
+        values, near = factors[i] if factors else leading(delta, kept)
+        nears.append(near)
         spectra.append(values)
-        rights.append(right)
+        # V^T = Σ^-1 U^T ΔW: the other side's vectors.
+        fars.append((near @ wide).div_(values[:, None]))
     scale = lambda_ / len(experts) if combine == "mean" else lambda_
-    left, right = spectral.polar(torch.cat(lefts, 1)), spectral.polar(torch.cat(rights))
-    return (left * (torch.cat(spectra) * scale)) @ right
+    near, far = spectral.polar(torch.cat(nears)), spectral.polar(torch.cat(fars))
+    near *= torch.cat(spectra)[:, None] * scale
+    return far.mT @ near if base.shape[0] > base.shape[1] else near.mT @ far
 
 
-def leading(delta: torch.Tensor, kept: int):
-    """The leading singular vectors and values of a task vector (Eq. 5).
+def share(shape: Sequence[int], experts: int) -> int:
+    """How many directions of each of so many experts are kept: floor(min(m, n) / T)."""
+    return min(shape) // experts
+
+
+def leading(delta: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The leading singular values of a task vector and its vectors on the shorter side (Eq. 5).
 
     Args:
         delta: ΔW_i, (m, n) float32.
         kept: how many at most; fewer come where the rank is smaller.
 
     Returns:
-        U (m, k), s (k,), V^T (k, n), float32.
+        The values (k,), falling, and the vectors (k, min(m, n)), float32.
     """
     factors = spectral.factorize(delta)
-    near, values = factors.vectors[:, :kept], factors.values[:kept]
-    far = near.mT @ factors.polar
-    return (far.mT, values, near.mT) if factors.tall else (near, values, far)
+    return factors.values[:kept], factors.vectors[:, :kept].mT

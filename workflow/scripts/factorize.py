@@ -1,0 +1,13 @@
+"""Factorise a checkpoint's task vectors (TSV-M), or their sum over a subset (Iso-C, TA + SB)."""
+
+from wildmerge.factors import digests, factorize_expert, factorize_sum
+from wildmerge.jobs import job
+
+if __name__ == "__main__":
+    members, experts = snakemake.params.members, snakemake.input.experts
+    with job(snakemake.log[0], "factorize " + ", ".join(members), snakemake.threads):
+        found = digests(members, snakemake.input.verdicts)
+        if snakemake.params.of == "sum":
+            factorize_sum(snakemake.input.base, experts, snakemake.output[0], found)
+        else:
+            factorize_expert(snakemake.input.base, experts[0], snakemake.output[0], found)

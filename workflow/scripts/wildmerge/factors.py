@@ -1,0 +1,145 @@
+"""Factorisations that several merges share, as files.
+
+Two kinds, each a folder of float32 safetensors with the digests of what it was made from:
+
+- of one expert, for TSV-M: of each projection's task vector the leading half of the singular values
+  and of the singular vectors on the shorter side, which is all that a merge of two or more can use.
+  Vectors lie row after row: a merge of T experts reads just the 1 / T it needs. The other side's
+  vectors are not kept; a product with the task vector gives them back.
+- of the sum of a subset's task vectors, for Iso-C, TA + SB and every point of their sweeps: polar
+  factor, singular values and vectors. A merge then reads no expert's projections at all.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from . import WildmergeError
+from .files import atomic_folder, read_json, write_json
+from .methods import is_projection, spectral, task_arithmetic, tsv_m
+from .weights import Weights, Writer
+
+DIGESTS = "digests.json"
+
+# A merge of two uses half of the directions, a merge of more uses fewer.
+FEWEST = 2
+
+
+def digests(members: Sequence[str], verdicts: Sequence[Path]) -> dict[str, str]:
+    """The digests of the base and of each member, from the members' verdicts, in their order."""
+    found = [read_json(path) for path in verdicts]
+    return {"base": found[0]["base_digest"]} | {
+        member: verdict["digest"] for member, verdict in zip(members, found, strict=True)
+    }
+
+
+def factorize_expert(base: Path, expert: Path, output: Path, digests: dict[str, str]) -> None:
+    """Write the leading half of the factors of one expert's task vectors.
+
+    Args:
+        base: folder of the base.
+        expert: folder of the checkpoint.
+        output: the folder to write; it appears when it is whole.
+        digests: what weights these are, by name; kept beside the factors.
+    """
+
+    def layout(shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        kept = tsv_m.share(shape, FEWEST)
+        return {"values": (kept,), "vectors": (kept, min(shape))}
+
+    def parts(delta: torch.Tensor) -> dict[str, torch.Tensor]:
+        values, vectors = tsv_m.leading(delta, tsv_m.share(delta.shape, FEWEST))
+        return {"values": values, "vectors": vectors}
+
+    _write([base, expert], output, digests, layout, parts)
+
+
+def factorize_sum(base: Path, experts: Sequence[Path], output: Path, digests: dict) -> None:
+    """Write the factors of the sum of the task vectors of `experts`; see `factorize_expert`."""
+
+    def layout(shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+        short, long = sorted(shape)
+        return {"values": (short,), "vectors": (short, short), "polar": (short, long)}
+
+    def parts(delta: torch.Tensor) -> dict[str, torch.Tensor]:
+        factors = spectral.factorize(delta)
+        return {"values": factors.values, "vectors": factors.vectors, "polar": factors.polar}
+
+    _write([base, *experts], output, digests, layout, parts)
+
+
+def _write(
+    folders: Sequence[Path], output: Path, digests: dict, layout: Callable, parts: Callable
+) -> None:
+    start, *experts = (Weights(folder) for folder in folders)
+    shapes = {n: start[n].shape for n in sorted(start) if is_projection(n, start[n].shape)}
+    tensors = {
+        f"{name}.{part}": (torch.float32, size)
+        for name, shape in shapes.items()
+        for part, size in layout(shape).items()
+    }
+    with atomic_folder(output) as folder:
+        writer = Writer(folder, tensors)
+        for name in shapes:
+            members = [expert.read(name) for expert in experts]
+            delta = task_arithmetic.update(start.read(name), members, combine="sum", lambda_=1.0)
+            with warnings.catch_warnings():
+                # Told by the merges that use them.
+                warnings.simplefilter("ignore", spectral.SpectralWarning)
+                found = parts(delta)
+            for part, tensor in found.items():
+                # Where the rank is not full the rest is zeros.
+                whole = torch.zeros(tensors[f"{name}.{part}"][1])
+                whole[tuple(slice(size) for size in tensor.shape)] = tensor
+                writer.write(f"{name}.{part}", whole)
+        write_json(folder / DIGESTS, digests)
+
+
+class Factors:
+    """A folder of factors, read as the merges need them.
+
+    Args:
+        folder: made by `factorize_expert` or `factorize_sum`.
+        digests: of the weights that it must have been made from; None takes any.
+
+    Raises:
+        WildmergeError: it was made from other weights, or is broken.
+    """
+
+    def __init__(self, folder: Path, digests: dict[str, str] | None = None):
+        self.weights = Weights(folder)
+        found = read_json(Path(folder) / DIGESTS)
+        if digests is not None and found != digests:
+            raise WildmergeError(
+                f"The factors in {folder} should have been made from weights with the digests "
+                f"{digests}, but were made from {found}. Delete that folder, so that they are made "
+                "again."
+            )
+
+    def leading(self, name: str, kept: int, device=None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The leading singular values and vectors of one expert, as `tsv_m.leading` gives them."""
+        values = self.weights.read_part(f"{name}.values", 0, kept)
+        rank = int((values > 0).sum())
+        if rank < kept:
+            _tell(f"rank {rank}, less than the {kept} directions a merge keeps")
+        length = self.weights[f"{name}.vectors"].shape[1]
+        vectors = self.weights.read_part(f"{name}.vectors", 0, rank * length)
+        return values[:rank].to(device), vectors.view(rank, length).to(device)
+
+    def whole(self, name: str, tall: bool, device=None) -> spectral.Factors:
+        """The factors of a sum of task vectors."""
+        values, vectors, polar = (
+            self.weights.read(f"{name}.{part}").to(device)
+            for part in ("values", "vectors", "polar")
+        )
+        rank = int((values > 0).sum())
+        if rank < len(values):
+            missing = len(values) - rank
+            _tell(f"rank {rank} of {len(values)}, the {missing} null directions are left out")
+        return spectral.Factors(polar, values[:rank], vectors[:, :rank], tall)
+
+
+def _tell(what: str) -> None:
+    warnings.warn(what, spectral.SpectralWarning, stacklevel=3)
