@@ -65,9 +65,24 @@ rule download:
         runtime=by_size(30, 10),
     params:
         repo=lambda w: row(w.base, w.model)["repo"],
-        revision=lambda w: row(w.base, w.model)["revision"],
+        revision=revision,
+        files=lambda w: locked_files(row(w.base, w.model), SHEETS.lock),
+        pickles=lambda w: takes_pickles(row(w.base, w.model)),
     script:
         "workflow/scripts/download.py"
+
+
+rule preflight:
+    output:
+        "results/studies/{study}/preflight.json",
+    log:
+        "logs/preflight/{study}.log",
+    conda:
+        "envs/wildmerge.yaml"
+    params:
+        rows=lambda w: study_models(w.study),
+    script:
+        "workflow/scripts/preflight.py"
 
 
 rule fetch_suite:
@@ -105,9 +120,46 @@ rule task_vector:
         mem_mb=by_size(3000, 1000),
         runtime=by_size(10, 5),
     params:
-        row=lambda w: row(w.base, w.model),
+        # What its file says of it; a note or an `admit` in the sheet measures nothing anew.
+        row=lambda w: {k: row(w.base, w.model)[k] for k in ("base", "model", "repo", "revision")},
     script:
         "workflow/scripts/task_vector.py"
+
+
+rule similarity:
+    input:
+        base="resources/checkpoints/{base}/base",
+        experts=lambda w: [checkpoint(w.base, m) for m in drawn_from(w.base)],
+    output:
+        "results/task_vectors/{base}/similarity.npz",
+    log:
+        "logs/similarity/{base}.log",
+    benchmark:
+        "benchmarks/similarity/{base}.tsv"
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        mem_mb=by_size(4000, 1000),
+        runtime=by_size(20, 20),
+    params:
+        models=lambda w: drawn_from(w.base),
+    script:
+        "workflow/scripts/similarity.py"
+
+
+rule families:
+    input:
+        verdicts=lambda w: study_verdicts(w.study),
+    output:
+        "results/studies/{study}/checkpoints.csv",
+    log:
+        "logs/families/{study}.log",
+    conda:
+        "envs/wildmerge.yaml"
+    params:
+        admitted=lambda w: {f"{r['base']}/{r['model']}": r["admit"] for r in study_models(w.study)},
+    script:
+        "workflow/scripts/families.py"
 
 
 rule admit:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
@@ -13,6 +14,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 from wildmerge import sheets
+from wildmerge.lock import is_hub, locked_files, takes_pickles
 from wildmerge.plan import BASE, IDENTITY, pool
 
 # A working folder with a config/ of its own is a project of its own.
@@ -29,6 +31,8 @@ sheets.validate(
 )
 SHEETS = sheets.load(CONFIG, HOME / "workflow/schemas")
 STUDIES = SHEETS.studies
+# Figures of the task vectors themselves; all others are drawn from a study's tables.
+FROM_TASK_VECTORS = {"cosines", "signs"}
 
 
 def row(base, model):
@@ -68,6 +72,22 @@ def recipe(wildcards):
         raise WorkflowError(
             f"No study of config/studies/ uses a recipe {wildcards.recipe}."
         ) from None
+
+
+@cache
+def warn_unlocked():
+    logger.warning(
+        "Some checkpoints of config/models.tsv have no revision yet. Planning goes on without; "
+        "before the download run `make lock`."
+    )
+
+
+def revision(wildcards):
+    """The revision to download; a dry run goes on without one, the download does not."""
+    found = row(wildcards.base, wildcards.model)
+    if is_hub(found) and not found["revision"]:
+        warn_unlocked()
+    return found["revision"]
 
 
 def reference(base, model):
@@ -141,7 +161,7 @@ def study_verdicts(study):
 
 def figure_inputs(wildcards):
     """What a figure is drawn from: the study's tables, or how its task vectors lie to each other."""
-    if wildcards.figure in ("cosines", "signs"):
+    if wildcards.figure in FROM_TASK_VECTORS:
         bases = STUDIES[wildcards.study]["bases"]
         return {"similarity": [f"results/task_vectors/{base}/similarity.npz" for base in bases]}
     names = ("scores", "merges", "comparisons", "answers")
@@ -149,12 +169,10 @@ def figure_inputs(wildcards):
 
 
 def drawn_from(base):
-    """Every checkpoint of a base that any study may draw."""
-    found = {}
-    for name, study in STUDIES.items():
-        if base in study["bases"]:
-            found |= pool(study, list(SHEETS.models.values()), base, name)
-    return list(found)
+    """The checkpoints of a base whose task vectors a study looks at, in the sheet's order."""
+    looking = [name for name, study in STUDIES.items() if FROM_TASK_VECTORS & {*study["figures"]}]
+    drawn = {model for study in looking for model in study_checkpoints(study).get(base, [])}
+    return [model for b, model in SHEETS.models if b == base and model in drawn]
 
 
 def by_size(fixed, per_gb):

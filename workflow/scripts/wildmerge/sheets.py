@@ -9,6 +9,8 @@ import jsonschema
 import yaml
 
 from . import WildmergeError
+from .lock import NAME as LOCK
+from .lock import apply_lock, read_lock
 from .plan import BASE, Evaluation, plan, study_recipes
 
 
@@ -77,10 +79,12 @@ class Sheets:
 
     `evaluations`: study -> its rows; `members`: (base, subset) -> the checkpoints in it;
     `recipes`: every recipe that any study merges by, the points of sweeps among them;
-    `models`: (base, model) -> row.
+    `models`: (base, model) -> row, its revision filled from the lock; `lock`: repository -> its
+    revision and files.
     """
 
     models: dict[tuple[str, str], dict]
+    lock: dict[str, dict]
     suites: dict[str, dict]
     studies: dict[str, dict]
     evaluations: dict[str, list[Evaluation]]
@@ -99,7 +103,8 @@ def load(config: Path, schemas: Path) -> Sheets:
         validate(value, schema(name), str(config / f"{name}.yaml"))
         return value
 
-    rows = read_models(config / "models.tsv", schema("models"))
+    lock = read_lock(config / LOCK)
+    rows = apply_lock(read_models(config / "models.tsv", schema("models")), lock)
     suites, recipes = checked("suites"), checked("recipes")
     study_schema = schema("study")
     studies, evaluations, members, used = {}, {}, {}, {}
@@ -133,4 +138,4 @@ def load(config: Path, schemas: Path) -> Sheets:
                     "study. Give the study another `seed`, `pool` or name of the group."
                 )
     models = {(row["base"], row["model"]): row for row in rows}
-    return Sheets(models, suites, studies, evaluations, members, used)
+    return Sheets(models, lock, suites, studies, evaluations, members, used)
