@@ -11,6 +11,7 @@ from wildmerge import stats, style
 from wildmerge.files import read_json
 
 TEXTS = Path(__file__).parents[2] / "report"  # captions and the style sheet
+MOST_NAMED = 12  # methods that a sentence names; the points of a sweep are counted
 REFERENCES = {"base": "the base", "best": "the best single checkpoint"}
 
 # Column -> meaning and unit, for all CSV files of a study.
@@ -146,6 +147,8 @@ def sentences(answers: pd.DataFrame) -> list[str]:
 
 
 def _sentence(rows: pd.DataFrame, reference: str) -> str:
+    if len(rows) > MOST_NAMED:
+        return _counts(rows, reference)
     clauses = []
     for verdict, verb in (("above", "better"), ("below", "worse")):
         own = rows[rows["verdict"] == verdict].sort_values("gain", ascending=verdict == "below")
@@ -165,6 +168,23 @@ def _sentence(rows: pd.DataFrame, reference: str) -> str:
         names = [html.escape(style.method(recipe).label) for recipe in apart["recipe"]]
         clauses.append(f"not told apart from it: {listed(names)}")
     return f"{'; '.join(clauses)}."
+
+
+def _counts(rows: pd.DataFrame, reference: str) -> str:
+    clauses = []
+    for verdict, verb in (("above", "better"), ("below", "worse")):
+        own = rows[rows["verdict"] == verdict]
+        if len(own):
+            most = own.loc[own["gain"].abs().idxmax()]
+            label = html.escape(style.method(most["recipe"]).label)
+            clauses.append(
+                f'{len(own)} are <span class="{verdict}">{verb} than {reference}</span>, most of '
+                f"all {label} by {abs(most['gain']):.2f} points "
+                f"({interval(most['questions_low'], most['questions_high'])})"
+            )
+    clauses.append(f"{(rows['verdict'] == 'not told apart').sum()} are not told apart from it")
+    told = f"of {len(rows)} settings {'; '.join(clauses)}."
+    return f"{told} The largest difference of so many is flattered by chance."
 
 
 def answer_table(answers: pd.DataFrame, reference: str) -> str:

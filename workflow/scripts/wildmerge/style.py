@@ -1,6 +1,7 @@
 """How everything looks: name, order, colour and marker of every method; one way to save."""
 
 import math
+import re
 from typing import NamedTuple
 
 import matplotlib
@@ -67,7 +68,11 @@ def method(recipe: str) -> Method:
     else:
         colour, marker = _SPARE[sum(name.encode()) % len(_SPARE)]
         look = Method(name.replace("_", " "), colour, marker, ":")
-    return look._replace(label=f"{look.label} ({differs})") if differs else look
+    if differs:
+        # `density0.3-combine_sum` reads `density 0.3, combine sum`.
+        parts = [re.sub(r"_?([0-9.]+|(?<=_)[a-z]+)$", r" \1", p) for p in differs.split("-")]
+        look = look._replace(label=f"{look.label} ({', '.join(parts)})".replace("_ ", " "))
+    return look
 
 
 def order(recipes) -> list[str]:
@@ -202,8 +207,9 @@ def heatmap(ax, values, labels, rows, columns, limit: float):
         for j, text in enumerate(line):
             known = values[i][j] == values[i][j]
             strong = known and abs(values[i][j]) > 0.65 * limit
-            ax.text(j, i, text if known or not text else "–", ha="center", va="center", fontsize=6.5,
-                    color="white" if strong else "black")  # fmt: skip
+            colour = "white" if strong else "black"
+            shown = text if known or not text else "–"
+            ax.text(j, i, shown, ha="center", va="center", fontsize=6.5, color=colour)
     return image
 
 
