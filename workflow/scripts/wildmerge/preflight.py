@@ -78,12 +78,9 @@ def check(rows: list[dict]) -> list[Report]:
     """Judge rows of models.tsv, among them the base of every checkpoint; one report a row."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         looks = list(pool.map(_look_or_error, rows))
-        bases = {
-            row["base"]: look
-            for row, look in zip(rows, looks, strict=True)
-            if row["model"] == "base"
-        }
-        return list(pool.map(lambda row, look: _judge(row, look, bases[row["base"]]), rows, looks))
+    bases = {r["base"]: look for r, look in zip(rows, looks, strict=True) if r["model"] == "base"}
+    # One after another: transformers cannot be imported by several threads at once.
+    return [_judge(row, look, bases[row["base"]]) for row, look in zip(rows, looks, strict=True)]
 
 
 def _look_or_error(row: dict) -> _Look | WildmergeError | None:
