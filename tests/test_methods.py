@@ -1,10 +1,12 @@
 """The seven methods: by hand on 3 x 4 numbers, by their properties, against peers."""
 
+import warnings
+
 import numpy as np
 import pytest
 import references
 import torch
-from wildmerge.methods import METHODS, is_projection
+from wildmerge.methods import METHODS, is_projection, spectral
 
 RECIPES = {
     "task_arithmetic": {"combine": "mean", "lambda": 1.0},
@@ -260,6 +262,54 @@ def test_iso_c_norm_is_mean_singular_value_times_root_of_rank():
 def test_the_same_bits_again(method):
     base, experts = family((40, 64), 5)
     assert torch.equal(update(method, base, experts), update(method, base, experts))
+
+
+def test_tsv_m_leaves_out_directions_below_the_rank_tolerance():
+    # A merged adapter of rank 2 in bfloat16: rounding has filled its null space with noise.
+    base, _ = family((40, 64), 0)
+    generator = torch.Generator().manual_seed(1)
+    left, right = torch.randn(40, 2, generator=generator), torch.randn(2, 64, generator=generator)
+    expert = (base + left @ right).bfloat16().float()
+    delta = expert - base
+    parameters = RECIPES["tsv_m"] | {"rank_tolerance": 0.05}
+    u, s, vt = np.linalg.svd(delta.numpy())
+    found = update("tsv_m", base, [expert], parameters)
+    assert relative_error(found, (u[:, :2] * s[:2]) @ vt[:2]) < 1e-5
+    assert torch.linalg.matrix_rank(update("tsv_m", base, [expert]), rtol=1e-5) == 40
+
+
+@pytest.mark.parametrize("method", ["tsv_m", "iso_c", "task_arithmetic_sb"])
+def test_rank_deficient_updates_keep_their_range(method):
+    # Null directions are arbitrary: they get nothing, and the warning says so.
+    base = torch.zeros(40, 64)
+    generator = torch.Generator().manual_seed(1)
+    deltas = [
+        torch.randn(40, 3, generator=generator) @ torch.randn(3, 64, generator=generator)
+        for _ in range(2)
+    ]
+    with pytest.warns(spectral.SpectralWarning, match="null directions are left out"):
+        found = update(method, base, deltas)
+    assert torch.linalg.matrix_rank(found, rtol=1e-5) == 6
+    u, s, vt = np.linalg.svd(sum(deltas).double().numpy())
+    if method == "iso_c":
+        assert relative_error(found, s[:6].sum() / 40 * u[:, :6] @ vt[:6]) < 1e-5
+
+
+@pytest.mark.parametrize("condition", [1e4, 1e5, 1e7])
+@pytest.mark.parametrize("shape", [(48, 48), (40, 64)], ids=str)
+def test_polar_factor_of_an_ill_conditioned_matrix(shape, condition):
+    generator = torch.Generator().manual_seed(1)
+    u, _, vt = np.linalg.svd(torch.randn(shape, generator=generator).double().numpy(), False)
+    s = np.logspace(0, -np.log10(condition), min(shape))
+    matrix = torch.from_numpy((u * s) @ vt).float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", spectral.SpectralWarning)
+        found = spectral.polar(matrix)
+    # Rounding the matrix to float32 alone moves its polar factor by this much, and what is below
+    # the rank tolerance is left out.
+    u, s, vt = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    rank = int((s > spectral.RANK_TOLERANCE * s[0]).sum())
+    assert relative_error(found, u[:, :rank] @ vt[:rank]) < (1e-5 if condition < 1e6 else 1e-3)
 
 
 # --- Which tensors ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a recipe may say: its parameters and their ranges, from the schema of recipes.yaml."""
 
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -37,10 +38,21 @@ def _check(value: dict, definition: str, where: str) -> None:
     validate(value, {"$ref": f"#/$defs/{definition}", "$defs": _definitions()}, where)
 
 
-def parameter_types(method: str) -> dict[str, type]:
-    """Name -> Python type of a method's parameters: float, or a Literal of the words allowed."""
-    types = {}
+@dataclass(frozen=True)
+class Parameter:
+    """A method's parameter: its Python type, and its default unless it must be set."""
+
+    kind: type
+    required: bool
+    default: float | None
+
+
+def parameters_of(method: str) -> dict[str, Parameter]:
+    """Name -> Parameter, for one of this package's methods."""
+    found = {}
+    required = _definitions()[method].get("required", [])
     for name in _definitions()[method].get("properties", {}):
         definition = _definitions()[name]
-        types[name] = Literal[*definition["enum"]] if "enum" in definition else float
-    return types
+        kind = Literal[*definition["enum"]] if "enum" in definition else float
+        found[name] = Parameter(kind, name in required, definition.get("default"))
+    return found

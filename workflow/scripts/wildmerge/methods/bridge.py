@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from mergekit import merge_methods
 from mergekit.merge_methods import GroupMergeMethod, InputContract, MergeMethodSpec, TensorGroup
-from mergekit.merge_methods.base import BasePolicy, ParameterScope, ParameterSpec
+from mergekit.merge_methods.base import MISSING, BasePolicy, ParameterScope, ParameterSpec
 
 from wildmerge import WildmergeError
 from wildmerge.methods import METHODS, is_projection
-from wildmerge.recipes import check_parameters, parameter_types
+from wildmerge.recipes import check_parameters, parameters_of
 
 
 class Registered(GroupMergeMethod):
@@ -24,8 +24,13 @@ class Registered(GroupMergeMethod):
         self.spec = MergeMethodSpec(
             name=name,
             parameters=tuple(
-                ParameterSpec(key, kind, ParameterScope.SHARED)
-                for key, kind in parameter_types(name).items()
+                ParameterSpec(
+                    key,
+                    parameter.kind,
+                    ParameterScope.SHARED,
+                    default=MISSING if parameter.required else parameter.default,
+                )
+                for key, parameter in parameters_of(name).items()
             ),
             contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=self.method.fewest),
         )

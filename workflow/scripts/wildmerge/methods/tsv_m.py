@@ -13,6 +13,7 @@ def update(
     *,
     combine: str,
     lambda_: float,
+    rank_tolerance: float = spectral.RANK_TOLERANCE,
     factors: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> torch.Tensor:
     """λ U⊥ Σ V⊥^T from the leading singular vectors of every task vector (Eq. 8).
@@ -22,6 +23,8 @@ def update(
         experts: the W_i, each (m, n).
         combine: `sum` is Eq. 8; `mean` divides it by the number of experts.
         lambda_: the scale λ.
+        rank_tolerance: directions with a singular value of at most this share of the expert's
+            largest do not enter the Procrustes step.
         factors: of each expert its leading singular values and the vectors on the shorter side,
             as `leading` gives them, where they are known already.
 
@@ -36,6 +39,8 @@ def update(
         delta = task_arithmetic.update(base, [expert], combine="sum", lambda_=1.0)
         wide = delta.mT if delta.shape[0] > delta.shape[1] else delta
         values, near = factors[i] if factors else leading(delta, kept)
+        rank = int((values > rank_tolerance * values[:1]).sum())
+        values, near = values[:rank], near[:rank]
         nears.append(near)
         spectra.append(values)
         # V^T = Σ^-1 U^T ΔW: the other side's vectors.
