@@ -104,7 +104,8 @@ def to_html(header, rows, reference: str) -> str:
     heads = "".join(f"<th>{html.escape(text)}</th>" for text in header)
     lines = [
         "<table>",
-        f"<thead><tr><th>Base</th><th class=text>Method</th><th>{html.escape(reference)}</th>{heads}</tr></thead>",
+        "<thead><tr><th>Base</th><th class=text>Method</th>"
+        f"<th>{html.escape(reference)}</th>{heads}</tr></thead>",
         "<tbody>",
     ]
     last = None
