@@ -57,10 +57,12 @@ def make(folder, plan, bases, pool, figures=FIGURES):
         for i in range(pool):
             model = f"expert-{i + 1:02d}"
             sheet.append({"base": base, "model": model, "repo": f"<b>/{model}", "revision": "",
-                          "domain": "math", "note": "a note"})  # fmt: skip
-            verdict = {"base": base, "model": model, "compatible": i != 1, "digest": "c" * 64,
+                          "domain": "math", "note": "a note",
+                          "admit": "a test" if i == 0 else ""})  # fmt: skip
+            verdict = {"base": base, "model": model, "compatible": i > 1, "overridable": i == 0,
                        "reasons": ["NaN in lm_head"] if i == 1 else [], "conversions": [],
-                       "warnings": ["far from its family"], "relative_norm": 0.0123}  # fmt: skip
+                       "warnings": ["far from its family"], "digest": "c" * 64 if i != 1 else None,
+                       "relative_norm": 0.0123 if i != 1 else None}  # fmt: skip
             verdicts.append(folder / f"{base}-{model}.json")
             verdicts[-1].write_text(json.dumps(verdict))
     page = report.build("test", {"description": "A test & more."}, frames, pictures, tables,
@@ -144,7 +146,15 @@ def test_texts_from_sheets_are_escaped(small):
 
 def test_checkpoints_versions_and_digests_are_told(reader):
     text = " ".join(reader.texts)
-    for told in ("NaN in lm_head", "not usable", "unlocked", "0.4.13", "5" * 64, "b" * 64):
+    for told in (
+        "NaN in lm_head",
+        "not usable",
+        "admitted: a test",
+        "unlocked",
+        "0.4.13",
+        "5" * 64,
+        "b" * 64,
+    ):
         assert told in text
 
 

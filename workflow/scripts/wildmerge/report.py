@@ -60,6 +60,15 @@ DICTIONARY = {
     "draws_high": "its upper end",
 }
 
+# Columns of results/scores/.../*.items.parquet, one row a question, that need words.
+ITEMS = {
+    "member": "lm-eval's leaf task that the question belongs to",
+    "doc": "number of the question in the leaf task's data",
+    "correct": "the metric of this question: 1 right, 0 wrong",
+    "target": "index of the right choice",
+    "loglikelihoods": "log-likelihood of each choice, natural logarithm",
+}
+
 
 def text(value) -> str:
     """A value as escaped text; a missing one is a dash."""
@@ -289,10 +298,13 @@ def checkpoints(sheet: list[dict], verdicts: dict, merges, comparisons) -> str:
             state = "not inspected" if verdict is None else word("usable")
             if verdict is not None and not verdict["compatible"]:
                 state = '<span class="below">not usable</span>'
+                if verdict["overridable"] and row.get("admit"):
+                    state = f"admitted: {text(row['admit'])}"
             if verdict is not None:
                 notes = verdict["reasons"] + verdict["conversions"] + verdict["warnings"]
                 why = "; ".join([*notes, *([why] if why else [])])
-        distance = "–" if verdict is None else f"{100 * verdict['relative_norm']:.2g} %"
+        relative = verdict and verdict["relative_norm"]
+        distance = "–" if relative is None else f"{100 * relative:.2g} %"
         lines.append(
             [
                 text(style.base_label(row["base"])), text(row["model"]), text(row["repo"]),
@@ -385,6 +397,7 @@ def dictionary(frames: dict) -> str:
         ]
         for column, meaning in DICTIONARY.items()
     ]
+    lines += [[f"<code>{name}</code>", "*.items.parquet", told] for name, told in ITEMS.items()]
     return table(["Column", "files", "meaning and unit"], lines, wide=(1, 2))
 
 
