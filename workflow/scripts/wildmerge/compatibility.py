@@ -110,13 +110,13 @@ def parse_header(read: Callable[[int, int], bytes], size: int, where: str) -> di
         ) from error
 
 
-def read_headers(folder: str | Path) -> Headers:
-    """Read the headers of a checkpoint folder.
+def read_headers(folder: str | Path, weights: Weights | None = None) -> Headers:
+    """Read the headers of a checkpoint folder; `weights` if they lie elsewhere.
 
     Raises WildmergeError if its weights or config.json are missing or damaged.
     """
     folder = Path(folder)
-    weights = Weights(folder)
+    weights = Weights(folder) if weights is None else weights
     tokenizer = folder / "tokenizer.json"
     return Headers(
         config=read_config(folder),

@@ -27,16 +27,15 @@ from .compatibility import (
     VOCABULARY,
     Headers,
     parse_header,
-    read_config,
     read_headers,
 )
 from .files import atomic_folder, read_json
-from .weights import DTYPE_NAMES, INDEX, SINGLE, Weights
+from .weights import DTYPE_NAMES, DTYPES, INDEX, SINGLE, Weights, Writer
 
 CONVERSIONS = "conversions.json"
-CONVERTED = "model-converted.safetensors"  # the shard for tensors that no shard had
 ADAPTER = "adapter_config.json"
 BUFFER = "rotary_emb.inv_freq"
+_INDEXES = (".safetensors.index.json", ".bin.index.json")
 _TOKENIZER = (
     *TOKENIZER_FILES,
     "tokenizer_config.json",
@@ -187,25 +186,43 @@ def convert(
             size = path.stat().st_size
             parse_header(partial(_span, path), size, f"{where}, file {name}")
     with atomic_folder(folder) as part:
+        came = part / ".came"  # the weights as they came
+        came.mkdir()
         for name, path in files.items():
-            link(path, part / name)
+            small = path.suffix not in (".safetensors", ".bin") and not name.endswith(_INDEXES)
+            link(path, (part if small else came) / name)
         doubts: list[str] = []
-        said = _unpickle(part) + _write_index(part)
-        if base is not None and _is_adapter(part):
-            said += _merge_adapter(part, Path(base), where)
-        elif _is_adapter(part):
+        said = _unpickle(came) + _write_index(came)
+        try:
+            weights = Weights(came)
+        except WildmergeError as error:
+            raise WildmergeError(
+                f"Whole weights were expected in {where}, but its shards and its index do not fit: "
+                f"{error} Or choose another revision or another checkpoint."
+            ) from error
+        # By its tensors: an adapter can be called model.safetensors, and a full checkpoint can
+        # have an adapter_config.json left over.
+        adapter = any(".lora_" in name for name in weights)
+        if adapter and base is None:
             raise WildmergeError(
                 f"A base model was expected in {where}, but it is an adapter. Name the model that "
                 "it adapts as the base in config/models.tsv."
             )
+        if adapter:
+            said += _merge_adapter(part, weights, Path(base), where)
         else:
-            theirs, same_head = read_headers(part), _head_is_embedding(part)
+            headers, same_head = read_headers(part, weights), _head_is_embedding(weights)
             if base is None:
-                todo = plan_base(theirs, same_head)
+                todo = plan_base(headers, same_head)
+                after = planned(headers, headers, todo)
             else:
-                todo = plan(read_headers(base), theirs, same_head)
-            _carry_out(part, base, todo)
+                ours = read_headers(base)
+                todo = plan(ours, headers, same_head)
+                after = planned(ours, headers, todo)
+            _carry_out(part, weights, base, todo, after)
             said, doubts = said + todo.said, todo.doubts
+        (part / ADAPTER).unlink(missing_ok=True)
+        shutil.rmtree(came)
         if not any((part / name).exists() for name in TOKENIZER_FILES):
             raise WildmergeError(
                 f"A tokenizer was expected in {where}, but it has none of "
@@ -227,24 +244,19 @@ def _put(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    path.unlink(missing_ok=True)
-    save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata={"format": "pt"})
-
-
 def _unpickle(folder: Path) -> list[str]:
     """Turn every .bin into a .safetensors beside the others; no code in it is run."""
     pickled = sorted(folder.glob("*.bin"))
     for path in pickled:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            tensors = {n: t.clone() for n, t in state.items()}
+            tensors = {n: t.clone().contiguous() for n, t in state.items()}
         except Exception as error:  # whatever a pickle may raise
             raise WildmergeError(
                 f"A plain dictionary of tensors was expected in {path.name}, but torch's "
                 f"restricted unpickler refused it: {error}. Choose another checkpoint."
             ) from error
-        _save(tensors, path.with_suffix(".safetensors"))
+        save_file(tensors, path.with_suffix(".safetensors"))
         path.unlink()
     if pickled:
         (folder / "pytorch_model.bin.index.json").unlink(missing_ok=True)
@@ -272,42 +284,43 @@ def _names(shard: Path) -> list[str]:
     return [name for name in header if name != "__metadata__"]
 
 
-def _is_adapter(folder: Path) -> bool:
-    # By its tensors: an adapter can be called model.safetensors, and a full checkpoint can have an
-    # adapter_config.json left over.
-    return any(".lora_" in name for name in Weights(folder))
-
-
-def _head_is_embedding(folder: Path) -> bool:
-    weights = Weights(folder)
+def _head_is_embedding(weights: Weights) -> bool:
     if HEAD not in weights or EMBEDDING not in weights:
         return False
     head, embedding = weights.read(HEAD), weights.read(EMBEDDING)
     return head.shape == embedding.shape and torch.equal(head.float(), embedding.float())
 
 
-def _carry_out(folder: Path, base: str | Path | None, todo: Plan) -> None:
-    weights = Weights(folder)
-    edits: dict[str, Callable[[], torch.Tensor] | None] = dict.fromkeys(todo.drop)
+def _stream(folder: Path, tensors: dict[str, tuple], read: Callable[[str], torch.Tensor]) -> None:
+    """Write a model's weights to `folder`, one tensor in memory at a time.
 
-    def rows_of(source: str, name: str) -> torch.Tensor:
-        tensor = weights.read(source)
-        if todo.rows is None:
+    tensors: name -> (dtype, shape) of what read(name) gives.
+    """
+    writer = Writer(folder, tensors)
+    for name in tensors:
+        writer.write(name, read(name).contiguous())
+
+
+def _carry_out(
+    folder: Path, weights: Weights, base: str | Path | None, todo: Plan, after: Headers
+) -> None:
+    """Make the checkpoint of `folder` what was planned, from the weights as they came."""
+
+    def read(name: str) -> torch.Tensor:
+        tensor = weights.read(EMBEDDING if todo.head_of_embedding and name == HEAD else name)
+        if todo.rows is None or name not in VOCABULARY:
             return tensor
         rest = Weights(base).read(name)[tensor.shape[0] :].to(tensor.dtype)
         return torch.cat([tensor[: todo.rows], rest])
 
-    if todo.rows is not None:
-        for name in VOCABULARY:
-            if name in weights and name not in todo.drop:
-                edits[name] = lambda name=name: rows_of(name, name)
-    if todo.head_of_embedding:
-        edits[HEAD] = lambda: rows_of(EMBEDDING, HEAD)
-    if edits:
-        _rewrite(folder, weights, edits)
+    if todo.drop or todo.head_of_embedding or todo.rows is not None:
+        tensors = {n: (DTYPES[dtype], shape) for n, (dtype, shape) in after.tensors.items()}
+        _stream(folder, tensors, read)
+    else:
+        for path in weights.folder.iterdir():
+            os.replace(path, folder / path.name)
     if todo.config:
-        config = _changed(read_config(folder), todo.config)
-        _put(folder / "config.json", json.dumps(config, indent=2) + "\n")
+        _put(folder / "config.json", json.dumps(after.config, indent=2) + "\n")
     if todo.tokenizer:
         _take_tokenizer(folder, Path(base))
 
@@ -317,39 +330,6 @@ def _take_tokenizer(folder: Path, base: Path) -> None:
         (folder / name).unlink(missing_ok=True)
         if (base / name).exists():
             shutil.copyfile(base / name, folder / name)
-
-
-def _rewrite(
-    folder: Path, weights: Weights, edits: dict[str, Callable[[], torch.Tensor] | None]
-) -> None:
-    """Write the shards anew that hold an edited tensor; others stay the files they are.
-
-    edits: name -> function that makes the tensor, or None to leave it out.
-    """
-    shards: dict[str, list[str]] = {}
-    for name, entry in weights.items():
-        shards.setdefault(entry.file.name, []).append(name)
-    placed = {}
-    made = {name: make() for name, make in edits.items() if make is not None}
-    added = {name: tensor for name, tensor in made.items() if name not in weights}
-    for shard, names in shards.items():
-        kept = [name for name in names if edits.get(name, True) is not None]
-        if any(name in edits for name in names):
-            _save({n: made[n] if n in made else weights.read(n) for n in kept}, folder / shard)
-        placed |= dict.fromkeys(kept, shard)
-    if added:
-        _save(added, folder / CONVERTED)
-        placed |= dict.fromkeys(added, CONVERTED)
-    if (folder / INDEX).exists() or added:
-        index = {"metadata": {}, "weight_map": dict(sorted(placed.items()))}
-        if (folder / SINGLE).exists():
-            # A single file is what readers look for first.
-            os.replace(folder / SINGLE, folder / "model-00001-of-00001.safetensors")
-            index["weight_map"] = {
-                n: "model-00001-of-00001.safetensors" if f == SINGLE else f
-                for n, f in index["weight_map"].items()
-            }
-        _put(folder / INDEX, json.dumps(index, indent=1) + "\n")
 
 
 def adapter_updates(
@@ -397,40 +377,34 @@ def adapter_updates(
     return updates
 
 
-def _merge_adapter(folder: Path, base: Path, where: str) -> list[str]:
-    adapter, ours = Weights(folder), Weights(base)
+def _merge_adapter(folder: Path, adapter: Weights, base: Path, where: str) -> list[str]:
+    ours, headers = Weights(base), read_headers(base)
     try:
         config = read_json(folder / ADAPTER)
         tensors = {name: (DTYPE_NAMES[e.dtype], e.shape) for name, e in adapter.items()}
-        updates = adapter_updates(read_headers(base), tensors, config)
+        updates = adapter_updates(headers, tensors, config)
     except (OSError, ValueError, KeyError) as error:
         raise WildmergeError(
             f"A LoRA adapter of the base was expected in {where}, but it cannot be merged: "
             f"{error}. Choose a merged checkpoint, or merge it yourself and name it `dir:path`."
         ) from error
 
-    learnt = {name: adapter.read(name) for name in adapter}  # its files make room for the model's
-
-    def merged(target: str) -> torch.Tensor:
-        how = updates[target]
-        if isinstance(how, str):
-            return learnt[how]
+    def read(name: str) -> torch.Tensor:
+        if name not in updates:
+            return ours.read(name)
+        if isinstance(how := updates[name], str):
+            return adapter.read(how).float()
         down, up, scale = how
-        # Float32 is kept: rounding to 16 bits would be as large as many an adapter's update.
-        product = learnt[up].float() @ learnt[down].float()
-        return ours.read(target).float() + scale * product
+        return ours.read(name).float() + scale * (
+            adapter.read(up).float() @ adapter.read(down).float()
+        )
 
-    files = {entry.file.name for entry in adapter.values()} | {INDEX, SINGLE, ADAPTER}
-    for name in files:
+    # Float32 is kept: rounding to 16 bits would be as large as many an adapter's update.
+    dtypes = {n: torch.float32 if n in updates else entry.dtype for n, entry in ours.items()}
+    _stream(folder, {n: (dtypes[n], entry.shape) for n, entry in ours.items()}, read)
+    for name in ("config.json", "generation_config.json"):
         (folder / name).unlink(missing_ok=True)
-    shards: dict[str, list[str]] = {}
-    for name, entry in ours.items():
-        shards.setdefault(entry.file.name, []).append(name)
-    for shard, names in shards.items():
-        _save({n: merged(n) if n in updates else ours.read(n) for n in names}, folder / shard)
-    for name in (INDEX, "config.json", "generation_config.json"):
         if (base / name).exists():
-            (folder / name).unlink(missing_ok=True)
             shutil.copyfile(base / name, folder / name)
     said = f"a LoRA adapter was merged into the base, in float32: {len(updates)} tensors"
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
