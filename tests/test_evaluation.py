@@ -25,7 +25,7 @@ from wildmerge.shared_prefix import SharedPrefixLM
 SCORE = {
     *("backend", "batch_size", "dtype", "softmax_dtype", "device", "model_digest"),
     *("suite_digest", "prompts_digest", "versions", "seconds", "load_seconds"),
-    *("tasks", "accuracy"),
+    *("batch_tokens", "tasks", "accuracy"),
 }
 PIQA = [
     {"goal": f"{i}?", "sol1": "well" * (i % 4 + 1), "sol2": f"in {i} ways", "label": i % 2}

@@ -177,10 +177,11 @@ def compare(ours, theirs, task: str, file: Path, args, dtype: str) -> dict:
     unique = len(Tree.build([row[1:] for row in requests], ours.max_length).tokens)
     mine, its = Meter(ours), Meter(theirs)
     pilot = requests[: max(16, len(requests) // 4)]
-    pilots = {}
+    pilots, tried = {}, []
     for size in args.batch_sizes:
         theirs.batch_size_per_gpu = size
-        pilots[size] = its(pilot)[1]
+        found, pilots[size], _ = its(pilot)
+        tried.append([value for value, _ in found])
     best = min(pilots, key=pilots.get)
     theirs.batch_size_per_gpu = best
     mine(requests[:8])
@@ -194,6 +195,7 @@ def compare(ours, theirs, task: str, file: Path, args, dtype: str) -> dict:
     cpu = {name: statistics.median(row[0] for row in rows) for name, rows in times.items()}
     clock = {name: statistics.median(row[1] for row in rows) for name, rows in times.items()}
     gap = max(abs(a[0] - b[0]) for a, b in zip(found, expected, strict=True))
+    own = np.ptp(tried, axis=0).max()
     # A question is flipped if its most likely choice is another one.
     flipped, at = 0, 0
     for row in choices:
@@ -218,6 +220,7 @@ def compare(ours, theirs, task: str, file: Path, args, dtype: str) -> dict:
         "clock": clock["hf"] / clock["ours"],
         "whole": hf_whole * rates["hf"] / (distinct_whole * rates["ours"]),
         "gap": gap,
+        "hf gap": own,
         "flipped": flipped,
         "whole seconds": (hf_whole * rates["hf"], distinct_whole * rates["ours"]),
     }
@@ -228,7 +231,7 @@ def show(row: dict) -> None:
         f"{row['task']:22}{row['dtype']:9}{row['questions']:5d}{row['hf batch']:5d}"
         f"{row['hf tokens']:8d}{row['unique']:7d}{row['run/unique']:7.3f}{row['hf s']:8.1f}"
         f"{row['ours s']:7.1f}{row['sample']:8.2f}{row['clock']:7.2f}{row['whole']:7.1f}"
-        f"{row['gap']:9.1e}{row['flipped']:5d}",
+        f"{row['gap']:9.1e}{row['hf gap']:9.1e}{row['flipped']:5d}",
         flush=True,
     )
 
@@ -296,7 +299,7 @@ def main() -> None:
     tasks = args.tasks or [task for task in WHOLE if task in files]
     print(
         f"{'task':22}{'dtype':9}{'q':>5}{'bs':>5}{'hf tok':>8}{'unique':>7}{'run/u':>7}{'hf s':>8}"
-        f"{'ours':>7}{'sample':>8}{'clock':>7}{'whole':>7}{'gap':>9}{'flip':>5}"
+        f"{'ours':>7}{'sample':>8}{'clock':>7}{'whole':>7}{'gap':>9}{'hf gap':>9}{'flip':>5}"
     )
     for dtype in args.dtypes:
         ours, theirs = backends(args.model, dtype)

@@ -250,6 +250,8 @@ def evaluate(
         **settings,
         "seconds": round(loaded + sum(cost["seconds"] for cost in costs.values()), 3),
         "load_seconds": round(loaded, 3),
+        # Tokens a forward pass, where the backend counts in tokens.
+        "batch_tokens": getattr(lm, "batch_tokens", None),
         "tasks": tasks,
         "accuracy": float(np.mean([entry["value"] for entry in tasks.values()])),
     }

@@ -129,21 +129,27 @@ class Tree:
             yield path[: self.depth[first]].copy()
 
 
+@dataclass
 class _Tiles:
     """Tiles of queries whose paths are about as long, so that their keys stack with little padding.
 
     number: (tiles,) which of the pass. index: (tiles, keys) rows of [carried; own] keys. mask:
-    (tiles, 1, TILE, keys) bool. distance: like mask, query's depth less key's.
+    (tiles, 1, TILE, keys) bool. depth: of the queries (tiles, 1, TILE, 1) and of the keys
+    (tiles, 1, 1, keys).
     """
 
-    def __init__(self, number, index, mask, distance):
-        self.number, self.index, self.mask, self.distance = number, index, mask, distance
-        self._bias: dict = {}
+    number: torch.Tensor
+    index: torch.Tensor
+    mask: torch.Tensor
+    depth: tuple[torch.Tensor, torch.Tensor]
+    _bias: dict = field(default_factory=dict)
 
     def bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """What is added to the scores: 0 where a query sees a key, else -inf."""
         if (window, dtype) not in self._bias:
-            seen = self.mask if window is None else self.mask & (self.distance < window)
+            seen = self.mask
+            if window is not None:
+                seen = seen & (self.depth[0] - self.depth[1] < window)
             hidden = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
             self._bias[window, dtype] = hidden.masked_fill_(~seen, float("-inf"))
         return self._bias[window, dtype]
@@ -231,9 +237,9 @@ def _packed(model):
 class SharedPrefixLM(HFLM):
     """lm-eval's `hf` backend, with log-likelihoods by shared prefixes.
 
-    batch_tokens: tokens in one forward pass, or "auto": 1,024 on a CPU; on a GPU what fits in half
-    of the free memory, less after a pass that ran out of it. All else as for `hf`, whose batch_size
-    holds for generation only.
+    batch_tokens: tokens in one forward pass, or "auto": 512 on a CPU; on a GPU what fits in half of
+    the free memory, 16,384 at most. A pass that runs out of a GPU's memory is halved. All else as
+    for `hf`, whose batch_size holds for generation only.
     """
 
     def __init__(self, *args, batch_tokens: int | str = "auto", **kwargs):
@@ -244,18 +250,18 @@ class SharedPrefixLM(HFLM):
         self._obstacles: dict[str, str | None] = {}
 
     def _budget(self) -> int:
-        """Tokens in one forward pass, a multiple of TILE."""
-        if self.batch_tokens != "auto":
-            return max(1, int(self.batch_tokens) // TILE) * TILE
-        if self.device.type != "cuda":
-            return CPU_TOKENS
-        config = self.model.config.get_text_config()
-        wide = 12 * config.hidden_size + 4 * getattr(config, "intermediate_size", 0)
-        # Half of the tokens scored, in 16 bits and again in 32 for ROWS of them.
-        token = self.model.dtype.itemsize * (wide + config.vocab_size)
-        tokens = torch.cuda.mem_get_info(self.device)[0] / 2 / token
-        # A power of two, so that a little more or less free memory changes nothing.
-        return int(2 ** np.clip(np.floor(np.log2(max(tokens, 1))), 6, 14))
+        """Tokens in one forward pass, a multiple of TILE; settled at the first call."""
+        if self.batch_tokens == "auto" and self.device.type != "cuda":
+            self.batch_tokens = CPU_TOKENS
+        elif self.batch_tokens == "auto":
+            config = self.model.config.get_text_config()
+            wide = 12 * config.hidden_size + 4 * getattr(config, "intermediate_size", 0)
+            # As if every token were scored.
+            token = self.model.dtype.itemsize * (wide + config.vocab_size)
+            tokens = torch.cuda.mem_get_info(self.device)[0] / 2 / token
+            # A power of two, so that a little more or less free memory changes nothing.
+            self.batch_tokens = int(2 ** np.clip(np.floor(np.log2(max(tokens, 1))), 6, 14))
+        return max(1, int(self.batch_tokens) // TILE) * TILE
 
     def _obstacle(self, longest: int) -> str | None:
         """Why the model can't be run by shared prefixes; None if it can.
@@ -317,7 +323,8 @@ class SharedPrefixLM(HFLM):
     def _tiles(self, tree: Tree, first: int, last: int, paths: dict[int, np.ndarray]) -> _Tiles:
         """Some tiles of the pass over nodes first..last. paths: of each, its ancestors."""
         number = np.array(list(paths))
-        longest = max(map(len, paths.values()))
+        # A multiple of 8, as kernels on GPUs like it.
+        longest = -(-max(map(len, paths.values())) // 8) * 8
         carried = tree.depth[first]
         # The last node stands in for queries that are not there.
         query = np.minimum(first + number[:, None] * TILE + np.arange(TILE), last - 1)
@@ -334,8 +341,8 @@ class SharedPrefixLM(HFLM):
         keys, queries = self._put(key)[:, None, None], self._put(query)[:, None, :, None]
         mask = (keys <= queries) & (queries < end)
         query_depth, key_depth = self._put(tree.depth[query]), self._put(tree.depth[key])
-        distance = query_depth[:, None, :, None] - key_depth[:, None, None]
-        return _Tiles(self._put(number), self._put(index), mask, distance)
+        depth = query_depth[:, None, :, None], key_depth[:, None, None]
+        return _Tiles(self._put(number), self._put(index), mask, depth)
 
     def _plan(self, tree: Tree, first: int, last: int, paths, after, carried, native) -> _Pass:
         """The pass over nodes first..last. paths: of its tiles; after: of node `last`."""
@@ -362,7 +369,12 @@ class SharedPrefixLM(HFLM):
         logits_of, layers = {}, set()
         total, first, carried = len(tree.tokens), 0, {}
         walk, waiting = tree.paths(), []
-        with torch.inference_mode(), _packed(self.model) as native:
+        mixed = self.mixed_precision_dtype
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, mixed, enabled=mixed is not None),
+            _packed(self.model) as native,
+        ):
             while first < total:
                 last = min(first + budget, total)
                 tiles = -(-(last - first) // TILE)
