@@ -80,7 +80,7 @@ def test_cells_and_answers_are_means_of_the_merges(study):
     answer = answers.query("base == 'first' and recipe == 'iso_c' and reference == 'base'").iloc[0]
     assert answer["models"] == len(own) == 5
     assert answer["gain"] == pytest.approx(own["gain"].mean())
-    assert answer["share"] == pytest.approx(100 * (own["gain"] > 1e-9).mean())
+    assert answer["share"] == pytest.approx(100 * (own["gain"] > 0).mean())
     assert answer["share_below"] == pytest.approx(100 * (own["verdict"] == "below").mean())
     cell = intervals.query(
         "base == 'first' and recipe == 'iso_c' and reference == 'base' and n == 2"

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wildmerge import WildmergeError, stats
-from wildmerge.scores import MODEL, read_items
+from wildmerge.scores import DIGITS, MODEL, read_items
 
 KEYS = ["base", "suite"]
 ALPHA = 1 - stats.LEVEL
@@ -89,7 +89,8 @@ class _Reference:
         self.outcomes, self.at = outcomes, at
         correct, _, stratum, weight = outcomes
         self.difference = correct - correct[at]
-        self.gain = 100 * (self.difference.astype(np.float64) @ weight)
+        gain = 100 * (self.difference.astype(np.float64) @ weight)
+        self.gain = gain.round(DIGITS)
         self.accuracy = 100 * stats.resample_questions(correct, weight, stratum, seed)
         self.replicates = self.accuracy - self.accuracy[at]
 
@@ -151,7 +152,7 @@ class _Group:
         low, high = _interval(reference.replicates[cell.index].mean(0))
         found = {
             "models": len(cell),
-            "share": 100 * (gains > stats.EQUAL).mean(),
+            "share": 100 * (gains > 0).mean(),
             "gain": gains.mean(),
         }
         found |= {"questions_low": low, "questions_high": high}
@@ -164,7 +165,7 @@ class _Group:
         if interval and interval[1] - interval[0] > 1e-12:
             found["draws_low"], found["draws_high"] = interval
         if len(sizes) == 1:
-            interval = stats.share_over_draws((gains > stats.EQUAL).sum(), len(gains), subsets[0])
+            interval = stats.share_over_draws((gains > 0).sum(), len(gains), subsets[0])
             if interval:
                 found["share_low"], found["share_high"] = 100 * interval[0], 100 * interval[1]
         return found

@@ -11,6 +11,7 @@ import pyarrow.parquet
 from wildmerge import WildmergeError
 from wildmerge.files import read_json
 
+DIGITS = 9  # of a gain in points; beyond is rounding, and equal models gain exactly 0
 MODEL = ["base", "subset", "n", "draw", "members", "recipe", "suite"]
 SCORES = [*MODEL, "task", "metric", "value", "stderr", "questions"]
 MERGES = [
@@ -119,8 +120,8 @@ def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
             best = single.loc[single["accuracy"].idxmax()]
             merges.loc[group.index, "best_accuracy"] = best["accuracy"]
             merges.loc[group.index, "best_model"] = best["subset"]
-    merges["gain"] = 100 * (merges["accuracy"] - merges["base_accuracy"])
-    merges["gain_over_best"] = 100 * (merges["accuracy"] - merges["best_accuracy"])
+    for gain, reference in (("gain", "base_accuracy"), ("gain_over_best", "best_accuracy")):
+        merges[gain] = (100 * (merges["accuracy"] - merges[reference])).round(DIGITS)
     return merges[MERGES]
 
 

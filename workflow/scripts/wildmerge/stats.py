@@ -13,7 +13,6 @@ from scipy import special, stats
 
 LEVEL = 0.95
 RESAMPLES = 2000
-EQUAL = 1e-9  # points; a smaller difference of accuracies is rounding
 EXACT = 16  # differing questions up to which all sign patterns are counted
 
 

@@ -5,7 +5,7 @@ import html
 import numpy as np
 import pandas as pd
 
-from wildmerge import stats, style
+from wildmerge import style
 from wildmerge.files import atomic_file
 
 KEYS = ["base", "suite", "recipe", "n"]
@@ -28,7 +28,7 @@ def success(merges: pd.DataFrame, gain: str) -> pd.DataFrame:
     recipes = merged["recipe"].unique()
     rows = pd.concat([merged, *(single.assign(recipe=recipe) for recipe in recipes)])
     cells = rows.groupby(KEYS, sort=False)[gain].agg(
-        combinations="size", share=lambda gains: 100 * (gains > stats.EQUAL).mean(), gain="mean"
+        combinations="size", share=lambda gains: 100 * (gains > 0).mean(), gain="mean"
     )
     cells = cells.reset_index()
     if cells["base"].nunique() > 1:
