@@ -95,6 +95,15 @@ class _Reference:
         self.replicates = self.accuracy - self.accuracy[at]
 
 
+class _Mean(NamedTuple):
+    """The mean gain of some models, question by question (questions,) and by resample."""
+
+    difference: np.ndarray
+    weight: np.ndarray
+    replicates: np.ndarray
+    tasks: list
+
+
 class _Group:
     """The models of one base on one suite and what they are compared with."""
 
@@ -145,16 +154,19 @@ class _Group:
             for name in self.references:
                 yield key, name, cell
 
+    def mean(self, cell: pd.DataFrame, name: str) -> _Mean:
+        reference = self.references[name]
+        difference = reference.difference[cell.index].mean(0)
+        replicates = reference.replicates[cell.index].mean(0)
+        outcomes = reference.outcomes
+        return _Mean(difference, outcomes.weight, replicates, outcomes.tasks)
+
     def summary(self, cell: pd.DataFrame, name: str) -> dict:
         """The mean gain of some models over a reference, with its intervals."""
         reference = self.references[name]
         gains = reference.gain[cell.index]
         low, high = _interval(reference.replicates[cell.index].mean(0))
-        found = {
-            "models": len(cell),
-            "share": 100 * (gains > 0).mean(),
-            "gain": gains.mean(),
-        }
+        found = {"models": len(cell), "share": 100 * (gains > 0).mean(), "gain": gains.mean()}
         found |= {"questions_low": low, "questions_high": high}
         if not (cell["draw"] > 0).all():
             return found  # named groups and single checkpoints are no sample of anything
@@ -188,8 +200,8 @@ def study(plan: list[dict], seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.D
     `ANSWERS`, the same over all merges of a recipe, with the test of their mean gain, adjusted by
         Holm for all rows with that reference. Base `average` is the mean over bases.
     Reference `base` is the base; `best` is the best checkpoint, chosen on one half of the
-    questions and compared with on the other half. Models that differ on
-    no question have no interval.
+    questions and compared with on the other half. Models that differ on no question have no
+    interval.
     """
     frame = pd.DataFrame(plan)
     frame["members"] = frame["members"].map(";".join)
@@ -205,24 +217,12 @@ def study(plan: list[dict], seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.D
             found = group.summary(cell, name)
             cells.append(key | {"recipe": recipe, "n": n, "reference": name} | found)
         for (recipe,), name, cell in group.cells(["recipe"]):
-            reference = group.references[name]
-            difference = reference.difference[cell.index].mean(0)
-            p = stats.paired_test(difference, reference.outcomes.weight)[0]
-            kept = (len(answers), reference.replicates[cell.index].mean(0), difference)
-            kept += (reference.outcomes,)
-            shared.setdefault((suite, recipe, name), []).append(kept)
+            mean = group.mean(cell, name)
+            shared.setdefault((suite, recipe, name), []).append((len(answers), mean))
+            p = stats.paired_test(mean.difference, mean.weight)[0]
             found = group.summary(cell, name) | {"p": p}
             answers.append(key | {"recipe": recipe, "reference": name} | found)
-    comparisons = pd.concat(models).reindex(columns=COMPARISONS).reset_index(drop=True)
-    comparisons[["p_false_discovery", "p_holm"]] = np.nan
-    for _, family in comparisons.groupby(["reference", comparisons["recipe"] == "identity"]):
-        p = family["p"].to_numpy()
-        comparisons.loc[family.index, "p_false_discovery"] = stats.false_discovery(p)
-        comparisons.loc[family.index, "p_holm"] = stats.holm(p)
-    comparisons["verdict"] = [
-        verdict(gain, p)
-        for gain, p in zip(comparisons["gain"], comparisons["p_false_discovery"], strict=True)
-    ]
+    comparisons = _tested(pd.concat(models).reset_index(drop=True))
     intervals = _with_shares(pd.DataFrame(cells), comparisons, ["recipe", "n"])
     answers = _with_shares(pd.DataFrame(answers), comparisons, ["recipe"])
     if len(answers):
@@ -235,21 +235,31 @@ def study(plan: list[dict], seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.D
     return comparisons, intervals.reindex(columns=INTERVALS), answers.reindex(columns=ANSWERS)
 
 
+def _tested(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Add the corrected p-values and the verdicts; merges and single checkpoints are families."""
+    comparisons = comparisons.reindex(columns=COMPARISONS)
+    comparisons[["p_false_discovery", "p_holm"]] = np.nan
+    for _, family in comparisons.groupby(["reference", comparisons["recipe"] == "identity"]):
+        p = family["p"].to_numpy()
+        comparisons.loc[family.index, "p_false_discovery"] = stats.false_discovery(p)
+        comparisons.loc[family.index, "p_holm"] = stats.holm(p)
+    pairs = zip(comparisons["gain"], comparisons["p_false_discovery"], strict=True)
+    return comparisons.assign(verdict=[verdict(gain, p) for gain, p in pairs])
+
+
 def _averages(answers: pd.DataFrame, shared: dict, bases: int) -> pd.DataFrame:
     """The mean over bases of each recipe, where all bases have the same questions and merges."""
     found = []
     for (suite, recipe, name), group in shared.items():
-        index, replicates, differences, outcomes = zip(*group, strict=True)
-        rows, first = answers.loc[list(index)], outcomes[0]
-        same = all(
-            o.tasks == first.tasks and np.array_equal(o.stratum, first.stratum) for o in outcomes
-        )
+        index, means = zip(*group, strict=True)
+        rows, first = answers.loc[list(index)], means[0]
+        same = all(m.tasks == first.tasks and np.array_equal(m.weight, first.weight) for m in means)
         if bases == 1 or len(group) < bases or not same or rows["models"].nunique() > 1:
             continue
-        low, high = _interval(np.mean(replicates, axis=0))
+        low, high = _interval(np.mean([m.replicates for m in means], axis=0))
         mean = rows[["share", "share_above", "share_below", "gain"]].mean().to_dict()
         interval = {"questions_low": low, "questions_high": high}
-        p = stats.paired_test(np.mean(differences, axis=0), first.weight)[0]
+        p = stats.paired_test(np.mean([m.difference for m in means], axis=0), first.weight)[0]
         key = {"base": "average", "suite": suite, "recipe": recipe, "reference": name}
         found.append(key | mean | interval | {"models": rows["models"].sum(), "p": p})
     return pd.DataFrame(found)
@@ -308,7 +318,7 @@ def main() -> None:
     print(f"a  {arguments.a}\nb  {arguments.b}\n")
     print(f"{'task':24}{'questions':>10}{'a, %':>8}{'b, %':>8}{'a - b':>8}  95 % interval      p")
     for row in table.itertuples():
-        interval = f"[{row.low:+.2f}, {row.high:+.2f}]"
+        interval = "–" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
         print(
             f"{row.task:24}{row.questions:10}{row.a:8.2f}{row.b:8.2f}{row.difference:+8.2f}"
             f"  {interval:17}{row.p:7.2g}"
