@@ -28,6 +28,7 @@ class Repository:
     paths that are listed but answered by status 404; lost_after_cut: those that were cut become
     so. stall: paths whose transfer stops half-way without an end. moved: the name that the
     repository has now. elsewhere: large files are fetched from another host, as from the hub's CDN.
+    refuses: the status that answers every request for the repository.
     """
 
     files: dict[str, bytes]
@@ -41,6 +42,7 @@ class Repository:
     stall: set[str] = field(default_factory=set)
     moved: str = ""
     elsewhere: bool = False
+    refuses: int = 0
 
     @property
     def commit(self) -> str:
@@ -115,6 +117,9 @@ class Hub:
             # The hub does not tell strangers which of the two it is.
             status = 404 if request.headers.get("Authorization") else 401
             _reply(request, status, b"", {"X-Error-Code": "RepoNotFound"})
+            return None
+        if repository.refuses:
+            _reply(request, repository.refuses, b"")
             return None
         if repository.moved:
             _reply(request, 307, b"", {"Location": rest.replace(name, repository.moved)})

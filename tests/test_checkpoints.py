@@ -279,7 +279,8 @@ fetch(*sys.argv[1:5])
     ]
     scripts = str(Path(hub.__file__).parents[1])
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": scripts})
-    part = it.target.with_name(".it.download") / f"{SINGLE}.part"
+    digest = hubs.digest(SINGLE, it.files[SINGLE])
+    part = it.target.with_name(".it.download") / f"{SINGLE}.{digest[:8]}.part"
     deadline = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size == half(it)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -311,6 +312,26 @@ def test_a_busy_hub_is_tried_again(wild, server):
     (it.target / SINGLE).unlink()
     it.target.rename(it.target.with_name("moved"))
     it.refused("status 503. Run again later")
+
+
+def test_what_another_revision_left_behind_is_not_taken(wild, family, server):
+    it = wild()
+    it.repository.cut[SINGLE] = 1
+    it.repository.lost_after_cut = True
+    it.refused("model.safetensors")
+    it.repository.files = hubs.from_folder(family["llama"])
+    it.repository.lost.clear()
+    server.requests.clear()
+    it.fetch()
+    assert server.sent(SINGLE) == [""]
+    assert (it.target / SINGLE).read_bytes() == it.files[SINGLE]
+
+
+def test_a_hub_that_refuses_for_good_is_asked_once(wild, server):
+    it = wild()
+    it.repository.refuses = 451
+    it.refused("it refused with status 451. Choose another checkpoint")
+    assert len(server.requests) == 1
 
 
 def test_damaged_bytes_are_found_and_thrown_away(wild):

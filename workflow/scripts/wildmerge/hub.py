@@ -96,6 +96,11 @@ def explained(repo: str, revision: str | None, name: str | None = None):
                 f"Access to {where} was expected, but the hub refused with status {status}. The "
                 "token in HF_TOKEN is wrong or gives no access; use one that does."
             ) from error
+        if status < 500 and status not in (408, 429):
+            raise WildmergeError(
+                f"The hub was expected to give {where}, but it refused with status {status}. "
+                "Choose another checkpoint."
+            ) from error
         raise Transient(
             f"The hub was expected to give {where}, but it answered with status {status}. Run "
             "again later: what has arrived is kept and continued."
@@ -182,16 +187,15 @@ def _digest(path: Path, like: str) -> str:
 def download(repo: str, revision: str, name: str, size: int, digest: str, path: Path) -> None:
     """Download one file to `path`, unless it is there already, and check its bytes.
 
-    What a failed or killed try has got lies in `path`.part and is continued. (The hub's own client
+    What a failed or killed try has got lies beside `path` and is continued. (The hub's own client
     throws it away.) size: bytes. digest: as in a Listing. Transport errors and the server's own
     (5xx) are tried again, up to `TRIES` times with growing pauses.
     Raises WildmergeError if the file does not come, or its bytes are not the expected ones.
     """
     if path.exists() and path.stat().st_size == size and _digest(path, digest) == digest:
         return
-    part = path.with_name(f"{path.name}.part")
-    if part.exists() and part.stat().st_size > size:
-        part.unlink()
+    # Named by the digest, so that another revision's bytes are never taken for the start of this.
+    part = path.with_name(f"{path.name}.{digest[:8]}.part")
 
     def go_on() -> None:
         with open(part, "ab", buffering=0) as file:
