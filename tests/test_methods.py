@@ -295,6 +295,16 @@ def test_rank_deficient_updates_keep_their_range(method):
         assert relative_error(found, s[:6].sum() / 40 * u[:, :6] @ vt[:6]) < 1e-5
 
 
+@pytest.mark.parametrize("method", ["iso_c", "task_arithmetic_sb", "tsv_m"])
+@pytest.mark.parametrize("shape", [(600, 700), (700, 600), (600, 600)], ids=str)
+def test_large_matrices_against_float64(method, shape, monkeypatch):
+    # What is done for a side beyond a thousand, in sizes that a test can wait for.
+    monkeypatch.setattr(spectral, "_SMALL", 500)
+    base, experts = family(shape, 2)
+    expected = references.update(method, base, experts, RECIPES[method])
+    assert relative_error(update(method, base, experts), expected) < 1e-5
+
+
 @pytest.mark.parametrize("condition", [1e4, 1e5, 1e7])
 @pytest.mark.parametrize("shape", [(48, 48), (40, 64)], ids=str)
 def test_polar_factor_of_an_ill_conditioned_matrix(shape, condition):

@@ -351,9 +351,9 @@ def _one_shape(shape, repeats: int) -> dict:
         run["svd s"], plain = timed(svd, total)
         run["plain rebuild s"], found = timed(plain_boost, *plain, 0.2)
         run["plain SB error"] = error(found, boosted)
-        run["expert s"], first = timed(tsv_m.leading, deltas[0], tsv_m.share(shape, 2))
+        run["expert s"], first = timed(spectral.leading, deltas[0], tsv_m.share(shape, 2))
         known = [[part[:kept] for part in first]]
-        known += [tsv_m.leading(change, kept) for change in deltas[1:]]
+        known += [spectral.leading(change, kept) for change in deltas[1:]]
         run["TSV merge s"], _ = timed(tsv_m.update, base, experts, factors=known, **choices)
         near = torch.cat([vectors for _, vectors in known]).mT.contiguous()
         far = torch.cat(

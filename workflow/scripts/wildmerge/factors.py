@@ -50,7 +50,7 @@ def factorize_expert(base: Path, expert: Path, output: Path, digests: dict[str, 
         return {"values": (kept,), "vectors": (kept, min(shape))}
 
     def parts(delta: torch.Tensor) -> dict[str, torch.Tensor]:
-        values, vectors = tsv_m.leading(delta, tsv_m.share(delta.shape, FEWEST))
+        values, vectors = spectral.leading(delta, tsv_m.share(delta.shape, FEWEST))
         return {"values": values, "vectors": vectors}
 
     _write([base, expert], output, digests, layout, parts)
@@ -119,7 +119,7 @@ class Factors:
             )
 
     def leading(self, name: str, kept: int, device=None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The leading singular values and vectors of one expert, as `tsv_m.leading` gives them."""
+        """One expert's leading singular values and vectors, as `spectral.leading` gives them."""
         values = self.weights.read_part(f"{name}.values", 0, kept)
         rank = int((values > 0).sum())
         if rank < kept:

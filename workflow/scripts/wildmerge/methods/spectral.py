@@ -1,18 +1,18 @@
 """Polar factors and singular values at the price of a few matrix products.
 
 The subspace methods need of a matrix A = U Σ V^T its polar factor P = U V^T, its singular values,
-and one set of singular vectors, never the singular value decomposition itself. What takes the time
-here is products, Cholesky factors and one symmetric eigenproblem of the shorter side, several times
-faster than a singular value decomposition, in code that is the same for a CPU and a GPU:
+and the singular vectors of one side: never a whole singular value decomposition. What takes the
+time here is products, Cholesky factors and one symmetric eigenproblem of the shorter side, several
+times faster than a singular value decomposition, in code that is the same for a CPU and a GPU:
 
-- P by the dynamically weighted Halley iteration (QDWH; Nakatsukasa, Bai and Gygi, 2010) on the
-  shorter side. Its first step runs in float64, where it is exact enough for a condition number
+- P alone by the dynamically weighted Halley iteration (QDWH; Nakatsukasa, Bai and Gygi, 2010) on
+  the shorter side. Its first step runs in float64, where it is exact enough for a condition number
   of 1e6, and leaves one of about 10; then float32 suffices.
-- Σ and U as the eigenvalues and eigenvectors of A P^T = U Σ U^T in float32, as in QDWH-SVD
-  (Nakatsukasa and Higham, 2013): no squaring, so that small singular values stay what they are.
-
-A matrix too ill-conditioned for that, or rank-deficient, goes by the eigenproblem of A A^T in
-float64 instead: slower, and directions of the null space are left out.
+- With P, Σ and U are the eigenvalues and eigenvectors of A P^T = U Σ U^T in float32, as in QDWH-SVD
+  (Nakatsukasa and Higham, 2013). For small matrices the next is faster.
+- Σ and U from A A^T = U Σ^2 U^T in float64. Its squares cost a singular value that is 1e-5 of the
+  largest six of float64's sixteen digits more, so it is exact enough for all of them, and it tells
+  null directions, which are arbitrary, from others: they are left out.
 """
 
 import math
@@ -22,16 +22,22 @@ from dataclasses import dataclass
 import torch
 
 # Singular values of at most this share of the largest count as zero: round-off of float32 is
-# hardly smaller, and their directions are arbitrary.
+# hardly smaller.
 RANK_TOLERANCE = 1e-6
 
-# The worst condition number whose square float64 resolves to the accuracy wanted: of a matrix that
-# is not square only A A^T is factored.
+# The worst condition number for the iteration: of a matrix that is not square the first thing done
+# is to factor A A^T, which squares it.
 _WORST = {True: 1e6, False: 1e5}
+
+# The side up to which one eigenproblem in float64 is faster than the iteration and one in float32.
+_SMALL = 1024
+
+# How far from orthonormal (Frobenius norm) one Newton-Schulz step brings to float32's round-off.
+_NEAR = 3e-3
 
 
 class SpectralWarning(UserWarning):
-    """A matrix took the slow path: its rank is not full, or its condition is bad."""
+    """A matrix has a null space, whose directions are left out, or is very ill-conditioned."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,15 @@ def factorize(matrix: torch.Tensor) -> Factors:
     Raises:
         torch.linalg.LinAlgError: NaN or Inf in the matrix.
     """
-    tall = matrix.shape[0] > matrix.shape[1]
-    wide = matrix.mT if tall else matrix
-    factor, spectrum = _polar(wide)
-    if spectrum is None:
-        product = wide @ factor.mT
-        values, vectors = torch.linalg.eigh((product + product.mT) / 2)
-        spectrum = values.flip(0).clamp_(min=0), vectors.flip(1)
-    return Factors(factor, *spectrum, tall)
+    wide, tall = _widen(matrix)
+    exact, gram = _square(wide)
+    factor = _halley(exact, gram) if len(wide) > _SMALL else None
+    if factor is None:
+        values, vectors = _eigen(exact, gram)
+        return Factors(_from_eigen(exact, values, vectors), values.float(), vectors.float(), tall)
+    product = wide @ factor.mT
+    values, vectors = torch.linalg.eigh((product + product.mT) / 2)
+    return Factors(factor, values.flip(0).clamp_(min=0), vectors.flip(1), tall)
 
 
 def polar(matrix: torch.Tensor) -> torch.Tensor:
@@ -77,51 +84,92 @@ def polar(matrix: torch.Tensor) -> torch.Tensor:
 
     It is the closest matrix with orthonormal rows or columns (the solution of the Procrustes
     problem of Eq. 7).
+
+    Raises:
+        torch.linalg.LinAlgError: NaN or Inf in the matrix.
     """
-    if matrix.shape[0] > matrix.shape[1]:
-        return _polar(matrix.mT)[0].mT
-    return _polar(matrix)[0]
+    if not matrix.numel():
+        return matrix
+    wide, tall = _widen(matrix)
+    exact, gram = _square(wide)
+    factor = _halley(exact, gram)
+    if factor is None:
+        factor = _from_eigen(exact, *_eigen(exact, gram))
+    return factor.mT if tall else factor
 
 
-def _polar(a: torch.Tensor):
-    """The polar factor of a wide matrix; with it (s, U) if the slow path has found them anyway."""
-    exact = a.double()
-    gram = exact @ exact.mT
-    size = gram.trace().item()
-    if not math.isfinite(size):
+def leading(matrix: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The leading singular values and vectors of the shorter side of a matrix (m, n) float32.
+
+    Args:
+        matrix: any; its right singular vectors are given if it is tall.
+        kept: how many at most; fewer come where the rank is smaller.
+
+    Returns:
+        The values (k,), falling, and the vectors (k, min(m, n)), float32.
+
+    Raises:
+        torch.linalg.LinAlgError: NaN or Inf in the matrix.
+    """
+    wide, _ = _widen(matrix)
+    values, vectors = _eigen(*_square(wide))
+    return values[:kept].float(), vectors[:, :kept].mT.float()
+
+
+def _widen(matrix: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    tall = matrix.shape[0] > matrix.shape[1]
+    return (matrix.mT if tall else matrix), tall
+
+
+def _square(wide: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A and A A^T in float64."""
+    exact = wide.double()
+    gram = _times_transposed(exact)
+    if not math.isfinite(gram.trace().item()):
         raise torch.linalg.LinAlgError("a matrix with NaN or Inf has no singular values")
-    if size == 0:
-        return a, (a.new_zeros(0), a.new_zeros(len(a), 0))
-    lower, failed = torch.linalg.cholesky_ex(gram)
-    largest = _largest(gram)
-    if not failed:
-        smallest = _smallest(lower)
-        square = a.shape[0] == a.shape[1]
-        if smallest * _WORST[square] > largest:
-            return _halley(exact, gram, lower, largest, smallest, square), None
-    return _slow(a, exact, gram)
+    return exact, gram
 
 
-def _halley(exact, gram, lower, largest, smallest, square):
-    """QDWH: X <- X (a I + b X^T X) (I + c X^T X)^-1 with weights for singular values in [low, 1].
+def _times_transposed(x: torch.Tensor) -> torch.Tensor:
+    """X X^T, its blocks below the diagonal once: nearly half of the work of a product."""
+    half = len(x) // 2
+    if half < 256:
+        return x @ x.mT
+    product = x.new_empty(len(x), len(x))
+    product[:half, :half] = _times_transposed(x[:half])
+    product[half:, half:] = _times_transposed(x[half:])
+    torch.mm(x[half:], x[:half].mT, out=product[half:, :half])
+    product[:half, half:] = product[half:, :half].mT
+    return product
 
-    Of a matrix that is not square the factor of A = L Q, L lower triangular, is that of L times Q.
+
+def _halley(exact: torch.Tensor, gram: torch.Tensor) -> torch.Tensor | None:
+    """The polar factor by QDWH; None if the condition number is too large for it.
+
+    A step is X <- X (a I + b X^T X) (I + c X^T X)^-1. Of a matrix that is not square, A = L Q with
+    L lower triangular, the iteration runs on L: A's factor is that of L times Q.
     """
-    x = (exact if square else lower) / largest
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    if failed:
+        return None
+    square = exact.shape[0] == exact.shape[1]
+    largest, smallest = _largest(gram), _smallest(lower)
+    if not smallest * _WORST[square] > largest:
+        return None
+    x, product = (exact if square else lower) / largest, gram / largest**2
     low = smallest / largest
-    product = gram / largest**2
-    # Beyond this float32's round-off is larger than what is missing.
-    while low < 1 - 1e-3:
+    while True:
         a, b, c, low = _weights(low)
         shifted = product.mul_(c)
         shifted.diagonal().add_(1)
         root = torch.linalg.cholesky(shifted)
-        x = (a - b / c) * torch.cholesky_solve(x, root) + (b / c) * x
-        x = x.float()
-        product = x @ x.mT
-    # One Newton-Schulz step squares what is missing.
-    product.mul_(-0.5).diagonal().add_(1.5)
-    x = product @ x
+        x = ((a - b / c) * torch.cholesky_solve(x, root) + (b / c) * x).float()
+        product = _times_transposed(x)
+        product.diagonal().sub_(1)
+        if torch.linalg.matrix_norm(product).item() < _NEAR:
+            break
+        product.diagonal().add_(1)
+    x -= 0.5 * (product @ x)
     if square:
         return x
     inverse_root = torch.linalg.solve_triangular(lower, x.double(), upper=False, left=False)
@@ -131,34 +179,41 @@ def _halley(exact, gram, lower, largest, smallest, square):
 
 
 def _weights(low: float) -> tuple[float, float, float, float]:
-    """The weights a, b, c of a step, and the smallest singular value after it."""
+    """The weights a, b, c for singular values in [low, 1], and the smallest after the step."""
+    low = min(low, 1 - 1e-6)
     d = (4 * (1 - low**2) / low**4) ** (1 / 3)
     root = (1 + d) ** 0.5
     a = root + 0.5 * (8 - 4 * d + 8 * (2 - low**2) / (low**2 * root)) ** 0.5
     b = (a - 1) ** 2 / 4
     c = a + b - 1
-    return a, b, c, min(1.0, low * (a + b * low**2) / (1 + c * low**2))
+    return a, b, c, low * (a + b * low**2) / (1 + c * low**2)
 
 
-def _slow(a, exact, gram):
+def _eigen(exact: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Singular values (k,), falling, and left vectors (m, k), float64, without null directions."""
     try:
-        vectors = torch.linalg.eigh(gram).eigenvectors
-        # Products with A tell small singular values better than the roots of the squares.
-        values = torch.linalg.vector_norm(vectors.mT @ exact, dim=1)
+        squares, vectors = torch.linalg.eigh(gram)
+        values = squares.clamp_(min=0).sqrt_()
     except torch.linalg.LinAlgError:
         vectors, values, _ = torch.linalg.svd(exact, full_matrices=False)
-    values, order = values.sort(descending=True, stable=True)
+        warnings.warn("the eigenproblem failed, decomposed in float64", SpectralWarning, 2)
+        return values, vectors
+    values, vectors = values.flip(0), vectors.flip(1)
     rank = int((values > RANK_TOLERANCE * values[0]).sum())
-    values, vectors = values[:rank], vectors[:, order[:rank]]
-    missing = len(a) - rank
-    what = (
-        f"rank {rank} of {len(a)}, the {missing} null directions are left out"
-        if missing
-        else (f"condition number {(values[0] / values[-1]).item():.0e}")
-    )
-    warnings.warn(f"slow path: {what}", SpectralWarning, stacklevel=2)
-    factor = (vectors / values) @ (vectors.mT @ exact)
-    return factor.float(), (values.float(), vectors.float())
+    if 0 < rank < len(values):
+        missing = len(values) - rank
+        what = f"rank {rank} of {len(values)}, the {missing} null directions are left out"
+        warnings.warn(what, SpectralWarning, 2)
+    elif rank and values[0] > _WORST[False] * values[-1]:
+        what = (
+            f"condition number {(values[0] / values[-1]).item():.0e}, small directions less exact"
+        )
+        warnings.warn(what, SpectralWarning, 2)
+    return values[:rank], vectors[:, :rank]
+
+
+def _from_eigen(exact, values, vectors) -> torch.Tensor:
+    return ((vectors / values) @ (vectors.mT @ exact)).float()
 
 
 def _start(gram: torch.Tensor) -> torch.Tensor:
@@ -167,7 +222,7 @@ def _start(gram: torch.Tensor) -> torch.Tensor:
     return torch.randn(len(gram), 1, generator=generator, dtype=gram.dtype).to(gram.device)
 
 
-def _largest(gram: torch.Tensor, steps: int = 20) -> float:
+def _largest(gram: torch.Tensor, steps: int = 12) -> float:
     """The largest singular value of A from A A^T, by power iteration, a little too large."""
     vector = _start(gram)
     for _ in range(steps):
@@ -175,7 +230,7 @@ def _largest(gram: torch.Tensor, steps: int = 20) -> float:
     return 1.1 * torch.linalg.vector_norm(vector).item() ** 0.5
 
 
-def _smallest(lower: torch.Tensor, steps: int = 8) -> float:
+def _smallest(lower: torch.Tensor, steps: int = 6) -> float:
     """The smallest singular value from the Cholesky factor of A A^T, a little too small."""
     vector = _start(lower)
     for _ in range(steps):

@@ -26,7 +26,7 @@ def update(
         rank_tolerance: directions with a singular value of at most this share of the expert's
             largest do not enter the Procrustes step.
         factors: of each expert its leading singular values and the vectors on the shorter side,
-            as `leading` gives them, where they are known already.
+            as `spectral.leading` gives them, where they are known already.
 
     Returns:
         The update, (m, n) float32: W_merged = W_0 + update. Each of T experts gives its
@@ -38,7 +38,7 @@ def update(
     for i, expert in enumerate(experts):
         delta = task_arithmetic.update(base, [expert], combine="sum", lambda_=1.0)
         wide = delta.mT if delta.shape[0] > delta.shape[1] else delta
-        values, near = factors[i] if factors else leading(delta, kept)
+        values, near = factors[i] if factors else spectral.leading(delta, kept)
         rank = int((values > rank_tolerance * values[:1]).sum())
         values, near = values[:rank], near[:rank]
         nears.append(near)
@@ -54,17 +54,3 @@ def update(
 def share(shape: Sequence[int], experts: int) -> int:
     """How many directions of each of so many experts are kept: floor(min(m, n) / T)."""
     return min(shape) // experts
-
-
-def leading(delta: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The leading singular values of a task vector and its vectors on the shorter side (Eq. 5).
-
-    Args:
-        delta: ΔW_i, (m, n) float32.
-        kept: how many at most; fewer come where the rank is smaller.
-
-    Returns:
-        The values (k,), falling, and the vectors (k, min(m, n)), float32.
-    """
-    factors = spectral.factorize(delta)
-    return factors.values[:kept], factors.vectors[:, :kept].mT
