@@ -26,7 +26,7 @@ from . import WildmergeError, __version__
 from .factors import Factors
 from .files import atomic_folder
 from .methods import METHODS, arguments, is_projection, tsv_m
-from .methods.chunks import slices
+from .methods.chunks import in_parallel, slices
 from .methods.spectral import SpectralWarning
 from .recipes import MERGEKIT, check
 from .weights import DTYPE_NAMES, Digest, Weights, Writer
@@ -251,15 +251,17 @@ def _round(base: torch.Tensor, update: torch.Tensor, dtype: torch.dtype):
     in the rounded result, both accumulated in float64.
     """
     merged = torch.empty(base.shape, dtype=dtype, device=base.device)
-    exact = rounded = 0.0
     origin, delta, result = base.reshape(-1), update.reshape(-1), merged.view(-1)
-    for part in slices(base.numel()):
+
+    def chunk(part: slice) -> tuple[float, float]:
         start, change = origin[part].double(), delta[part].double()
         result[part] = start.float() + delta[part]
-        exact += torch.dot(change, change).item()
-        change = result[part].double().sub_(start)
-        rounded += torch.dot(change, change).item()
-    return merged, math.sqrt(exact), math.sqrt(rounded)
+        rounded = result[part].double().sub_(start)
+        return torch.dot(change, change).item(), torch.dot(rounded, rounded).item()
+
+    squares = in_parallel(chunk, slices(base.numel()))
+    exact, rounded = (math.sqrt(math.fsum(column)) for column in zip(*squares, strict=True))
+    return merged, exact, rounded
 
 
 def _same(name: str, base: torch.Tensor, experts: list[torch.Tensor], where: str) -> torch.Tensor:
