@@ -7,7 +7,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 STUDY ?= wild
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint clean
+.PHONY: help env demo plan lock preflight dag test test-slow bench-eval bench-merge lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,17 +23,34 @@ $(VENV)/.complete: requirements.lock
 
 demo: env ## the whole study in small: real model, real questions, no GPU
 	$(SNAKEMAKE) demo
-	@$(BIN)/snakemake demo --report results/studies/demo/report.html --quiet all
 	@echo
 	@echo "Figure: results/studies/demo/figures/accuracy_by_n.pdf"
 	@echo "Table:  results/studies/demo/tables/success_rate.csv"
 	@echo "Report: results/studies/demo/report.html"
+
+plan: env ## what a study costs before it runs: make plan STUDY=wild
+	@$(BIN)/python workflow/scripts/cost_plan.py $(STUDY)
+
+lock: env ## pin every repository of config/models.tsv to its commit
+	$(BIN)/python workflow/scripts/lock.py
+
+preflight: env ## check a study's checkpoints on the hub from their headers: make preflight STUDY=wild
+	$(SNAKEMAKE) --force results/studies/$(STUDY)/preflight.json
+
+dag: env ## draw the rules again (docs/rulegraph.svg; needs graphviz)
+	$(BIN)/snakemake wild --rulegraph --quiet all | dot -Grankdir=LR -Tsvg -o docs/rulegraph.svg
 
 test: env lint ## the tests (fast ones)
 	$(BIN)/python -m pytest
 
 test-slow: env ## the heavy tests
 	$(BIN)/python -m pytest -m slow
+
+bench-eval: env ## evaluation against lm-eval's hf backend: make bench-eval MODEL=folder [DATA=folder]
+	$(BIN)/python tests/benchmarks/bench_eval.py --model $(MODEL) $(if $(DATA),--data $(DATA))
+
+bench-merge: env ## merging against mergekit and plain equations
+	$(BIN)/python tests/benchmarks/bench_merge.py
 
 lint: env ## style of code and workflow
 	$(BIN)/ruff check

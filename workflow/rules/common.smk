@@ -9,9 +9,7 @@ HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[
 SCRIPTS = HOME / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 # Scripts in sub-folders import the package, too.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SCRIPTS), os.getenv("PYTHONPATH")])))
 
 from wildmerge import sheets
 from wildmerge.lock import is_hub, locked_files, takes_pickles

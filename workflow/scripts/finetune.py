@@ -32,7 +32,9 @@ def finetune(model, batches: torch.Tensor, learning_rate: float) -> list[float]:
     batches: (steps, batch, tokens) int64. Returns the loss before each step, nats a token.
     """
     steps = len(batches)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True
+    )
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
     model.train()
     losses, start = [], time.monotonic()
