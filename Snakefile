@@ -326,6 +326,7 @@ rule table:
     input:
         scores="results/studies/{study}/scores.csv",
         merges="results/studies/{study}/merges.csv",
+        intervals="results/studies/{study}/intervals.csv",
         table1=HOME / "config/published/table1.csv",
         table2=HOME / "config/published/table2.csv",
         table3=HOME / "config/published/table3.csv",

@@ -46,8 +46,13 @@ def make(folder, plan, bases, pool, figures=FIGURES):
         drawn = script("figures", name).draw(frames[figures[name]])
         style.save(drawn, folder / f"{name}.pdf", pictures[-1])
     published = Path(__file__).parents[1] / "config/published"
-    for name, number in (("success_rate", 1), ("best_checkpoint", 2)):
-        made = script("tables", name).make(frames["merges"], [published / f"table{number}.csv"])
+    other = {
+        "success_rate": [published / "table1.csv"],
+        "significance": frames["intervals"],
+        "best_checkpoint": [published / "table2.csv"],
+    }
+    for name in other:
+        made = script("tables", name).make(frames["merges"], other[name])
         tables.append(folder / f"{name}.html")
         tables[-1].write_text(made[2], encoding="utf-8")
     sheet, verdicts = [], []
@@ -165,6 +170,26 @@ def test_every_column_of_the_data_is_explained(small):
     assert set(report.DICTIONARY) <= columns
 
 
+def test_significance_stands_below_the_shares(small):
+    frames = small[2]
+    cells, tex, page = script("tables", "significance").make(frames["merges"], frames["intervals"])
+    row = cells.query("base == 'first' and recipe == 'iso_c' and n == 2").iloc[0]
+    found = (
+        frames["intervals"]
+        .query("base == 'first' and recipe == 'iso_c' and n == 2 and reference == 'base'")
+        .iloc[0]
+    )
+    assert row["gain"] == pytest.approx(found["gain"])
+    assert row["questions_low"] == found["questions_low"]
+    told = style.interval(found["questions_low"], found["questions_high"])
+    assert f"<small>{told}</small>" in page
+    alone = cells.query("base == 'first' and recipe == 'iso_c' and n == 1").iloc[0]
+    assert alone["combinations"] == 4
+    assert alone["questions_low"] < alone["gain"] < alone["questions_high"]
+    assert not {"nan", "None"} & set(re.findall(r"\w+", page + tex))
+    assert "over draws" in tex
+
+
 def test_sentences_say_what_the_numbers_say():
     row = {"base": "qwen3-4b", "suite": "paper", "reference": "base", "questions_low": 0.2}
     answers = pd.DataFrame(
@@ -185,8 +210,8 @@ def test_sentences_say_what_the_numbers_say():
 
 
 def test_numbers_in_print():
-    assert report.interval(float("nan"), float("nan")) == "–"
-    assert report.interval(-0.001, 0.5) == "0.00 to +0.50"
+    assert style.interval(float("nan"), float("nan")) == "–"
+    assert style.interval(-0.001, 0.5) == "0.00 to +0.50"
     assert report.percent(float("nan")) == "–"
     assert report.duration(90) == "90.0 s"
     assert report.duration(600) == "10.0 min"
@@ -208,7 +233,7 @@ def test_model_card_tells_inputs_scores_and_intervals(small):
         "base == @row['base'] and subset == @row['subset'] and recipe == 'iso_c'"
     )
     for found in own.itertuples():
-        assert f"| {style.signed(found.gain)} | {report.interval(found.low, found.high)}" in card
+        assert f"| {style.signed(found.gain)} | {style.interval(found.low, found.high)}" in card
     assert f"mean over tasks | | | {100 * score['accuracy']:.2f}" in card
 
 

@@ -27,7 +27,7 @@ STUDIES = {
         "suites": ["medical"],
         "figures": ["gain_by_method", "accuracy_by_n", "gain_by_merge", "task_gains",
                     "gain_by_norm", "norm_by_n", "membership", "task_accuracy"],
-        "tables": ["success_rate", "best_checkpoint"],
+        "tables": ["success_rate", "significance", "best_checkpoint"],
     },
     "sweeps": COMMON
     | {

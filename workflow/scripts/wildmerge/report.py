@@ -9,6 +9,7 @@ import pandas as pd
 
 from wildmerge import stats, style
 from wildmerge.files import read_json
+from wildmerge.style import interval
 
 TEXTS = Path(__file__).parents[2] / "report"  # captions and the style sheet
 MOST_NAMED = 12  # methods that a sentence names; the points of a sweep are counted
@@ -75,11 +76,6 @@ def text(value) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
         return "–"
     return html.escape(str(value))
-
-
-def interval(low: float, high: float) -> str:
-    """An interval in print, `+0.12 to +0.80`; a dash where there is none."""
-    return "–" if math.isnan(low) else f"{style.signed(low)} to {style.signed(high)}"
 
 
 def percent(value: float) -> str:

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from wildmerge import style
-from wildmerge.report import REFERENCES, interval
+from wildmerge.report import REFERENCES
+from wildmerge.style import interval
 
 
 def model_card(

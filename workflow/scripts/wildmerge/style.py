@@ -240,6 +240,11 @@ def signed(value: float, digits: int = 2) -> str:
     return text[1:] if float(text) == 0 else text
 
 
+def interval(low: float, high: float) -> str:
+    """An interval in print, `+0.12 to +0.80`; a dash where there is none."""
+    return "–" if low != low else f"{signed(low)} to {signed(high)}"
+
+
 def save(figure, pdf, png) -> None:
     """Write a figure as PDF and PNG, byte for byte the same for the same figure, and close it."""
     with atomic_file(pdf) as part:

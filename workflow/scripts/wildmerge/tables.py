@@ -1,6 +1,7 @@
 """Tables 1-3 of the paper: share of merges above a reference and mean gain, by method and n."""
 
 import html
+import re
 
 import numpy as np
 import pandas as pd
@@ -69,11 +70,18 @@ def cell(share: float, gain: float) -> str:
     return "–" if pd.isna(gain) else f"{share:.0f} / {style.signed(gain)}"
 
 
-def layout(cells: pd.DataFrame, reference: dict) -> tuple[list, list]:
+def published(row) -> tuple[str]:
+    """The paper's own numbers of a cell, if it has any."""
+    known = not pd.isna(row.published_gain)
+    return (cell(row.published_share, row.published_gain) if known else "",)
+
+
+def layout(cells: pd.DataFrame, reference: dict, small=published) -> tuple[list, list]:
     """Lay cells out as the paper does: a block a base, a row a recipe, a column an n.
 
-    cells: from `beside_published`; reference: (base, suite) -> accuracy printed once a block.
-    Returns the header texts and the rows (base, recipe, accuracy, [(ours, published or "")]).
+    cells: from `success`, with whatever `small` reads; reference: (base, suite) -> accuracy that is
+        printed in its rows; small: a cell's row -> the texts that stand small below it.
+    Returns the header texts and the rows (base, recipe, accuracy, [(text, *small texts)]).
     """
     sizes = sorted(cells["n"].unique())
     header = []
@@ -90,17 +98,13 @@ def layout(cells: pd.DataFrame, reference: dict) -> tuple[list, list]:
         name = f"{name}, {suite}" if suites > 1 else name
         for recipe, line in block.groupby("recipe", sort=False):
             line = line.set_index("n").reindex(sizes)
-            texts = [
-                (cell(r.share, r.gain), "" if pd.isna(r.published_gain)
-                 else cell(r.published_share, r.published_gain))
-                for r in line.itertuples()
-            ]  # fmt: skip
+            texts = [(cell(r.share, r.gain), *small(r)) for r in line.itertuples()]
             rows.append((name, style.method(recipe).label, accuracy, texts))
     return header, rows
 
 
 def to_html(header, rows, reference: str) -> str:
-    """An HTML table; published numbers stand small under ours."""
+    """An HTML table of what `layout` gives; small texts stand under the cell's own."""
     heads = "".join(f"<th>{html.escape(text)}</th>" for text in header)
     lines = [
         "<table>",
@@ -111,8 +115,8 @@ def to_html(header, rows, reference: str) -> str:
     last = None
     for base, method, accuracy, texts in rows:
         tds = "".join(
-            f"<td>{ours}{f'<br><small>{published}</small>' if published else ''}</td>"
-            for ours, published in texts
+            f"<td>{own}{''.join(f'<br><small>{text}</small>' for text in small if text)}</td>"
+            for own, *small in texts
         )
         mark = ' class="block"' if base != last else ""
         first = html.escape(base) if base != last else ""
@@ -127,11 +131,16 @@ def latex(text: str) -> str:
     """Escape a text for LaTeX; dashes become LaTeX's own and signs a real minus."""
     for plain, escaped in [("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("–", "--")]:
         text = text.replace(plain, escaped)
-    return text.replace("/ -", "/ $-$").replace("/ +", "/ $+$")
+    return re.sub(r"(?<!\w)([+-])(?=\d)", r"$\1$", text)
 
 
-def to_latex(header, rows, reference: str) -> str:
-    """A LaTeX tabular (booktabs); published numbers stand in a row of their own, in grey."""
+def _grey(text: str) -> str:
+    return rf"\textcolor{{gray}}{{{latex(text)}}}" if text else ""
+
+
+def to_latex(header, rows, reference: str, small=("published",)) -> str:
+    """A LaTeX tabular (booktabs) of what `layout` gives; small texts stand in grey rows of their
+    own, named by `small`."""
     lines = [
         r"% Needs booktabs and xcolor. Cells: share of models above / mean gain in points.",
         rf"\begin{{tabular}}{{llr{'c' * len(header)}}}",
@@ -143,12 +152,14 @@ def to_latex(header, rows, reference: str) -> str:
     for base, method, accuracy, texts in rows:
         if base != last:
             lines.append(r"\midrule")
-        ours = [latex(text) for text, _ in texts]
+        ours = [latex(cell[0]) for cell in texts]
         first = latex(base) if base != last else ""
         lines.append(" & ".join([first, latex(method), latex(accuracy), *ours]) + r" \\")
-        if any(published for _, published in texts):
-            grey = [rf"\textcolor{{gray}}{{{latex(p)}}}" if p else "" for _, p in texts]
-            lines.append(" & ".join(["", r"\textcolor{gray}{published}", "", *grey]) + r" \\")
+        for i, label in enumerate(small, start=1):
+            if not any(cell[i] for cell in texts):
+                continue
+            grey = [_grey(cell[i]) for cell in texts]
+            lines.append(" & ".join(["", _grey(label), "", *grey]) + r" \\")
         last = base
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
