@@ -97,6 +97,7 @@ class Cluster:
         self.cpus, self.gpus, self.memory = cpus, gpus, memory
         self.accounting, self.min_job_age = accounting, min_job_age
         self.daemons: dict[str, subprocess.Popen] = {}
+        self.scratch = self.folder / "scratch"
         names = ["slurmctld", "slurmdbd", *self.nodes]
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
 
@@ -133,9 +134,12 @@ class Cluster:
 
     def start(self) -> None:
         """Write the configuration and bring everything up."""
-        for name in ("log", "state", "munge", "bin", "dev"):
+        for name in ("log", "state", "munge", "bin", "dev", "scratch"):
             (self.folder / name).mkdir(parents=True)
         self.folder.chmod(0o755)
+        # Not every container may mount; there the nodes share the folder.
+        mount = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(self.scratch)]
+        self.scratch_is_local = not subprocess.run(mount, capture_output=True).returncode
         self._make_gpus()
         self._write_configuration()
         self._start_munge()
@@ -187,8 +191,12 @@ class Cluster:
         self._end("slurmctld")
 
     def start_node(self, node: str) -> None:
-        """Start the slurmd of a node."""
-        self._daemon(node, "slurmd", "-D", "-N", node)
+        """Start the slurmd of a node, with a scratch folder that no other node sees."""
+        start = [find("slurmd"), "-D", "-N", node]
+        if self.scratch_is_local:
+            private = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+            start = ["unshare", "--mount", "sh", "-c", private, str(self.scratch), *start]
+        self._daemon(node, *start)
 
     def lose_node(self, node: str) -> None:
         """Take a node away as a power cut does: its jobs die, the controller declares it down."""
@@ -220,7 +228,7 @@ class Cluster:
         """Start a program in the foreground, its output in log/NAME."""
         with (self.folder / "log" / name).open("ab") as log:
             self.daemons[name] = subprocess.Popen(
-                [find(program), *arguments],
+                [find(program) or program, *arguments],
                 env={**self.env, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -97,6 +97,22 @@ def test_one_bad_merge_and_one_short_of_memory(cluster, toy):
     assert not list(workflow.folder.glob("results/merges/*/*/*/model"))
 
 
+def test_weights_need_not_leave_the_node(cluster, toy):
+    workflow = toy(cluster, merges=2, suites=("paper", "demo"))
+    scratch = cluster.scratch / "study"
+    code, output = workflow.run(
+        "all", "--profile", "slurm", *SOON, "--config", f"scratch={scratch}"
+    )
+    assert code == 0, output[-3000:]
+    assert set(workflow.counts().values()) == {1} and len(workflow.journal()) == 6
+    for node in cluster.nodes:
+        assert not cluster.run("srun", "-w", node, "--mem=100", "find", str(scratch), "-type", "f")
+    # Where the nodes' scratch is their own, nothing was ever seen here.
+    assert scratch.exists() != cluster.scratch_is_local
+    again = ("all", "-n", "--profile", "slurm", "--config", f"scratch={scratch}")
+    assert "Nothing to be done" in workflow.run(*again)[1]
+
+
 def test_jobs_are_called_after_what_they_make_and_end_with_ctrl_c(cluster, toy):
     workflow = toy(cluster, merges=1, seconds=20)
     process = workflow.start("all", "--profile", "slurm", *SOON)

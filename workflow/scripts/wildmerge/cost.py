@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-
 # One constant a line, so that a site can put its own; GPU figures are those of one H100.
 FLOPS = 320e12 * 0.4  # floating-point operations a second, of the peak two fifths
 DISK = 1.0  # GB/s, reading and writing checkpoints
