@@ -24,7 +24,6 @@ localrules:
     all,
     admit,
     aggregate,
-    compare,
     figure,
     table,
     report,
