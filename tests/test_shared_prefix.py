@@ -71,9 +71,9 @@ def draws(count=24, seed=0, longest=512):
     def tokens(n):
         return [rng.randrange(1, 257) for _ in range(n)]
 
-    shots, requests = tokens(150), []
+    shots, requests = tokens(300), []
     for _ in range(count):
-        context = shots[: rng.choice([0, 70, 150])] + tokens(rng.choice([1, 5, 40, 90]))
+        context = shots[: rng.choice([0, 70, 300])] + tokens(rng.choice([1, 5, 40, 90]))
         answers = [tokens(rng.choice([1, 1, 2, 7])) for _ in range(4)]
         answers += [answers[-1] + tokens(3), answers[0]]
         requests += [(None, context, answer) for answer in answers]

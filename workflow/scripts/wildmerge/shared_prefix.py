@@ -30,12 +30,13 @@ from transformers.modeling_utils import AttentionInterface
 log = logging.getLogger("lm_eval.shared_prefix")
 
 NAME = "shared-prefix"
-# Queries that share one gathered set of keys: the token's path and its tile are what it attends to.
-TILE = 64
+# Queries that share one gathered set of keys: the path to the first of them, and the tile itself.
+# Where paths are long, gathering them costs more than looking at some keys in vain.
+TILE, WIDE_TILE, LONG_PATH = 32, 128, 256
 # Rows of the vocabulary that are normalised at a time; on a CPU they should fit its cache.
 ROWS, CPU_ROWS = 256, 8
 # Tokens in a forward pass on a CPU, where more is not faster.
-CPU_TOKENS = 512
+CPU_TOKENS = 1024
 
 
 @dataclass
@@ -134,7 +135,7 @@ class _Tiles:
     """Tiles of queries whose paths are about as long, so that their keys stack with little padding.
 
     number: (tiles,) which of the pass. index: (tiles, keys) rows of [carried; own] keys. mask:
-    (tiles, 1, TILE, keys) bool. depth: of the queries (tiles, 1, TILE, 1) and of the keys
+    (tiles, 1, tile, keys) bool. depth: of the queries (tiles, 1, tile, 1) and of the keys
     (tiles, 1, 1, keys).
     """
 
@@ -159,11 +160,12 @@ class _Tiles:
 class _Pass:
     """One forward pass over consecutive nodes.
 
-    groups: its tiles. carry: rows of [carried; own] keys to keep for the next pass. carried: layer
-    -> keys and values (ancestors of the first node, heads, width) from the passes before. kept: the
-    same for the next pass.
+    tile: queries in a tile. groups: its tiles. carry: rows of [carried; own] keys to keep for the
+    next pass. carried: layer -> keys and values (ancestors of the first node, heads, width) from
+    the passes before. kept: the same for the next pass.
     """
 
+    tile: int
     groups: list[_Tiles]
     carry: torch.Tensor
     carried: dict
@@ -173,16 +175,16 @@ class _Pass:
     def attend(self, layer, query, key, value, scaling, window, softcap):
         """Attention over ancestors: query (1, heads, N, width) -> (1, N, heads, width)."""
         _, heads, count, width = query.shape
-        tiles = -(-count // TILE)
+        tiles = -(-count // self.tile)
         rows = []
         for own, old in zip((key, value), self.carried.get(layer, (None, None)), strict=True):
             own = own[0].transpose(0, 1)
             rows.append(own if old is None else torch.cat([old, own]))
         self.kept[layer] = tuple(x[self.carry] for x in rows)
-        if tiles * TILE != count:
-            query = F.pad(query, (0, 0, 0, tiles * TILE - count))
-        query = query[0].view(heads, tiles, TILE, width).transpose(0, 1)
-        out = query.new_empty(tiles, TILE, heads, rows[1].shape[-1])
+        if tiles * self.tile != count:
+            query = F.pad(query, (0, 0, 0, tiles * self.tile - count))
+        query = query[0].view(heads, tiles, self.tile, width).transpose(0, 1)
+        out = query.new_empty(tiles, self.tile, heads, rows[1].shape[-1])
         for group in self.groups:
             key, value = (x[group.index].transpose(1, 2) for x in rows)
             grouped = heads != key.shape[1]
@@ -201,7 +203,7 @@ class _Pass:
                     query[group.number], key, value, bias, scale=scaling, enable_gqa=grouped
                 )
             out[group.number] = found.transpose(1, 2)
-        return out.view(1, tiles * TILE, heads, -1)[:, :count]
+        return out.view(1, tiles * self.tile, heads, -1)[:, :count]
 
 
 # The pass that runs now: transformers gives an attention function no other way to know.
@@ -237,9 +239,9 @@ def _packed(model):
 class SharedPrefixLM(HFLM):
     """lm-eval's `hf` backend, with log-likelihoods by shared prefixes.
 
-    batch_tokens: tokens in one forward pass, or "auto": 512 on a CPU; on a GPU what fits in half of
-    the free memory, 16,384 at most. A pass that runs out of a GPU's memory is halved. All else as
-    for `hf`, whose batch_size holds for generation only.
+    batch_tokens: tokens in one forward pass, or "auto": 1,024 on a CPU; on a GPU what fits in half
+    of the free memory, 16,384 at most. A pass that runs out of a GPU's memory is halved. All else
+    as for `hf`, whose batch_size holds for generation only.
     """
 
     def __init__(self, *args, batch_tokens: int | str = "auto", **kwargs):
@@ -320,15 +322,15 @@ class SharedPrefixLM(HFLM):
                 return f"packed input changes its logits by {float(error):.1e} of their size"
         return None
 
-    def _tiles(self, tree: Tree, first: int, last: int, paths: dict[int, np.ndarray]) -> _Tiles:
+    def _tiles(self, tree: Tree, first: int, last: int, tile: int, paths: dict) -> _Tiles:
         """Some tiles of the pass over nodes first..last. paths: of each, its ancestors."""
         number = np.array(list(paths))
         # A multiple of 8, as kernels on GPUs like it.
         longest = -(-max(map(len, paths.values())) // 8) * 8
         carried = tree.depth[first]
         # The last node stands in for queries that are not there.
-        query = np.minimum(first + number[:, None] * TILE + np.arange(TILE), last - 1)
-        key = np.full((len(number), longest + TILE), -1)
+        query = np.minimum(first + number[:, None] * tile + np.arange(tile), last - 1)
+        key = np.full((len(number), longest + tile), -1)
         for row, path in zip(key, paths.values(), strict=True):
             row[: len(path)] = path
         key[:, longest:] = query
@@ -345,16 +347,18 @@ class SharedPrefixLM(HFLM):
         return _Tiles(self._put(number), self._put(index), mask, depth)
 
     def _plan(self, tree: Tree, first: int, last: int, paths, after, carried, native) -> _Pass:
-        """The pass over nodes first..last. paths: of its tiles; after: of node `last`."""
+        """The pass over nodes first..last. paths: every TILE nodes; after: of node `last`."""
+        tile = TILE if max(map(len, paths)) < LONG_PATH else WIDE_TILE
+        paths = paths[:: tile // TILE]
         groups, longest = [], np.inf
         for number in sorted(range(len(paths)), key=lambda i: -len(paths[i])):
-            if longest > TILE + 1.5 * len(paths[number]):
+            if longest > tile + 1.5 * len(paths[number]):
                 longest = len(paths[number])
                 groups.append({})
             groups[-1][number] = paths[number]
         carry = np.where(after < first, tree.depth[after], tree.depth[first] + after - first)
-        tiles = [self._tiles(tree, first, last, group) for group in groups]
-        return _Pass(tiles, self._put(carry), carried, native)
+        tiles = [self._tiles(tree, first, last, tile, group) for group in groups]
+        return _Pass(tile, tiles, self._put(carry), carried, native)
 
     def _run(self, tree: Tree, budget: int, whole: bool = False, progress=None):
         """Run a tree; returns log-likelihoods (P,) and greedy flags (P,).
