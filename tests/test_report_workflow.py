@@ -13,7 +13,8 @@ from wildmerge import sheets
 from wildmerge.files import write_json
 
 pytestmark = pytest.mark.slow  # some thirty jobs, seconds each; the demo runs most of them
-RULES = ["aggregate", "compare", "figure", "table", "report"]
+RULES = ["aggregate", "compare", "figure", "table", "report", "keep"]
+KEPT = "results/studies/main/kept/sim/n05-01/iso_c"
 MODELS = ["ann", "bob", "cat", "dan", "eve"]
 DOMAIN = dict(zip(MODELS, ["medical", "medical", "medical", "math", "math"], strict=True))
 COMMON = {"bases": ["sim"], "pool": "wild", "tables": []}
@@ -84,6 +85,7 @@ def fill(project):
                 target = results / "merges" / e.base / e.subset / e.recipe / "summary.json"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(paths["summary"], target)
+                target.with_name("mergekit.yaml").write_text("merge_method: test")
     for model in MODELS:
         verdict = {"base": "sim", "model": model, "compatible": True, "digest": "c" * 64,
                    "reasons": [], "conversions": [], "warnings": [],
@@ -106,9 +108,13 @@ def project(tmp_path_factory):
     for name, study in STUDIES.items():
         project.write(f"config/studies/{name}.yaml", study)
     fill(project)
+    model = project.folder / "results/merges/sim/n05-01/iso_c/model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
     reports = [f"results/studies/{name}/report.html" for name in ("main", "sweeps", "domains")]
     figures = [f"results/studies/lies/figures/{name}.png" for name in ("cosines", "signs")]
-    project.snakemake(*reports, *figures, "--allowed-rules", *RULES)
+    wanted = [*reports, *figures, KEPT]
+    project.snakemake(*wanted, "--allowed-rules", *RULES)
     return project
 
 
@@ -126,6 +132,16 @@ def test_every_figure_and_table_of_a_study_is_made(project, study):
         assert page.count("data:image/png") == len(STUDIES[study]["figures"])
         rows = pd.read_csv(folder / "merges.csv")
         assert rows["accuracy"].notna().all()
+
+
+def test_a_kept_merge_has_its_weights_and_a_model_card(project):
+    folder = project.folder / KEPT
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    card = (folder / "README.md").read_text()
+    assert "Merge of 5 checkpoints by `iso_c`" in card
+    assert "| medical | the base (`base`) |" in card
+    assert (folder / "summary.json").exists()
+    assert (folder / "mergekit.yaml").exists()
 
 
 def test_sweep_points_are_those_of_the_plan(project):

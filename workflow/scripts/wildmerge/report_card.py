@@ -13,7 +13,7 @@ def model_card(
     """The model card of a merge, in Markdown with the hub's metadata.
 
     summary: its summary.json; scores: its score files; comparisons: the study's comparisons.csv;
-    sheet: rows of models.tsv, with a key `licence` where it is known.
+    sheet: rows of models.tsv.
     """
     rows = {(row["base"], row["model"]): row for row in sheet}
     base = rows[summary["base"], "base"]
@@ -38,7 +38,7 @@ def model_card(
         "",
         "## Inputs",
         "",
-        "| model | repository | revision | licence | sha256 over the weights |",
+        "| model | repository | revision | note | sha256 over the weights |",
         "|---|---|---|---|---|",
     ]
     for row in inputs:
@@ -46,13 +46,14 @@ def model_card(
             row["model"],
             row["repo"],
             row.get("revision") or "unlocked",
-            row.get("licence") or "not recorded: read its repository",
+            row.get("note") or "–",
             summary["inputs"].get(row["model"], "–"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "A merge is a derivative of all its inputs: the terms of every one of them apply to it.",
+        "A merge is a derivative of all its inputs: read the licence in every repository above "
+        "before you pass it on, since the terms of each of them apply.",
         "",
         "## Scores",
         "",
