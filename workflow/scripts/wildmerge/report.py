@@ -265,7 +265,7 @@ def cost(merges: pd.DataFrame, summaries: list[dict]) -> str:
     told = (
         f"<p>{(once['recipe'] != 'identity').sum()} merges in {duration(merge)}, "
         f"{merges['accuracy'].notna().sum()} evaluations in {duration(evaluate)}, added up over "
-        f"jobs; {written:.0f} GB of weights were written and removed again.</p>"
+        f"jobs; {written:.0f} GB of weights were written.</p>"
     )
     header = [
         "Method", "models", "merge, median", "merge, all", "peak memory", "evaluation, median",
