@@ -104,6 +104,15 @@ def test_one_draw_and_all_draws_have_no_interval_over_draws(study):
     assert single[columns].isna().all(axis=None)
 
 
+def test_draws_are_a_sample_of_all_subsets_of_the_pool(tmp_path):
+    """Two draws of two out of six are two of fifteen subsets, though they show four names."""
+    plan = simulate.study(tmp_path, pool=6, sizes={2: 2}, recipes=["iso_c"], tasks=TASKS)
+    intervals = compare.study(plan, seed=0)[1].query("n == 2 and reference == 'base'")
+    gains = scores.read(plan)[1].query("n == 2")["gain"].to_numpy()
+    expected = stats.mean_over_draws([gains], [15], seed=0)
+    assert intervals[["draws_low", "draws_high"]].iloc[0].tolist() == pytest.approx(expected)
+
+
 def test_same_seed_same_numbers_and_order_of_the_plan_does_not_matter(plan, study):
     again = compare.study(plan, seed=0)
     for one, other in zip(study, again, strict=True):

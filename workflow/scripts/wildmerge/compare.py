@@ -205,7 +205,8 @@ def study(plan: list[dict], seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.D
     """
     frame = pd.DataFrame(plan)
     frame["members"] = frame["members"].map(";".join)
-    pools = frame[frame["draw"] > 0].groupby("base")["members"]
+    # Few draws may not show every checkpoint they could have drawn; the single ones do.
+    pools = frame[(frame["draw"] > 0) | (frame["n"] == 1)].groupby("base")["members"]
     pools = pools.agg(lambda column: len(set(";".join(column).split(";")))).to_dict()
     frame = frame[[Path(path).exists() for path in frame["items"]]]
     models, cells, answers, shared = [], [], [], {}
