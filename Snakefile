@@ -31,7 +31,7 @@ localrules:
 
 rule all:
     input:
-        [study_files(study) for study in STUDIES],
+        [study_files(study) for study in chosen_studies()],
 
 
 # A study is a target: `snakemake demo`, `snakemake wild`, and any other file of config/studies/.
@@ -185,7 +185,7 @@ rule merge:
         experts=lambda w: [checkpoint(w.base, m) for m in members(w)],
         verdicts=lambda w: [admitted(w.base, m) for m in members(w)],
     output:
-        model=temp(directory("results/merges/{base}/{subset}/{recipe}/model")),
+        model=temp(directory(MERGED)),
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
         summary="results/merges/{base}/{subset}/{recipe}/summary.json",
     log:
@@ -196,6 +196,7 @@ rule merge:
         "envs/wildmerge.yaml"
     resources:
         gpu=1,
+        disk_mb=weights_mb,
         mem_mb=by_size(4000, 2500),
         runtime=by_size(10, 10),
     params:
@@ -241,6 +242,8 @@ rule evaluate:
         "logs/evaluate/{base}/{subset}/{recipe}/{suite}.log",
     benchmark:
         "benchmarks/evaluate/{base}/{subset}/{recipe}/{suite}.tsv"
+    # Before more is merged, what lies merged is evaluated and removed.
+    priority: 1
     conda:
         "envs/wildmerge.yaml"
     resources:
@@ -369,3 +372,30 @@ rule report:
         models=lambda w: study_models(w.study),
     script:
         "workflow/scripts/report.py"
+
+
+# Asked for by name, or for all merges of a study by its key `keep`.
+rule keep:
+    input:
+        model=MERGED,
+        yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
+        summary="results/merges/{base}/{subset}/{recipe}/summary.json",
+        comparisons="results/studies/{study}/comparisons.csv",
+    output:
+        directory("results/studies/{study}/kept/{base}/{subset}/{recipe}"),
+    log:
+        "logs/keep/{study}/{base}/{subset}/{recipe}.log",
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        disk_mb=weights_mb,
+        runtime=30,
+    params:
+        scores=lambda w: [
+            s["scores"]
+            for s in scores(w.study)
+            if (s["base"], s["subset"], s["recipe"]) == (w.base, w.subset, w.recipe)
+        ],
+        models=lambda w: study_models(w.study),
+    script:
+        "workflow/scripts/keep.py"

@@ -102,6 +102,8 @@ def make_project(folder: Path, base, experts: dict) -> Project:
     }
     project.write("config/suites.yaml", {"few": few})
     project.write("config/studies/pico.yaml", STUDY)
+    choices = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    project.write("config/config.yaml", choices | {"studies": ["pico"]})
     return project
 
 

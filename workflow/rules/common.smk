@@ -1,5 +1,6 @@
 """Load and check config/, and answer what each rule asks of it. No torch, no science."""
 
+import hashlib
 import os
 import sys
 from functools import cache
@@ -29,6 +30,14 @@ sheets.validate(
 )
 SHEETS = sheets.load(CONFIG, HOME / "workflow/schemas")
 STUDIES = SHEETS.studies
+
+# Merged weights, until they are evaluated: among the results, or on a site's scratch, where every
+# clone has a folder of its own.
+MERGED = "results/merges/{base}/{subset}/{recipe}/model"
+if "scratch" in config:
+    clone = hashlib.sha256(os.getcwd().encode()).hexdigest()[:8]
+    scratch = os.path.expandvars(config["scratch"])
+    MERGED = f"{scratch}/wildmerge-{clone}/{{base}}/{{subset}}/{{recipe}}/model"
 # Figures of the task vectors themselves; all others are drawn from a study's tables.
 FROM_TASK_VECTORS = {"cosines", "signs"}
 
@@ -98,7 +107,7 @@ def scored_model(wildcards):
     """The folder of weights that an evaluation reads."""
     if wildcards.recipe == IDENTITY:
         return checkpoint(wildcards.base, wildcards.subset)
-    return f"results/merges/{wildcards.base}/{wildcards.subset}/{wildcards.recipe}/model"
+    return MERGED.format(**dict(wildcards.items()))
 
 
 def scores(study):
@@ -123,6 +132,17 @@ def scores(study):
     return found
 
 
+def chosen_studies():
+    """The studies of the target `all`."""
+    for study in config["studies"]:
+        if study not in STUDIES:
+            raise WorkflowError(
+                f"{CONFIG}/config.yaml: a file of {CONFIG}/studies/ was expected in `studies`, "
+                f"found {study!r}. Known are {', '.join(STUDIES)}."
+            )
+    return config["studies"]
+
+
 def study_files(study):
     """Everything that a study ends in."""
     folder = f"results/studies/{study}"
@@ -131,7 +151,15 @@ def study_files(study):
         *(f"{folder}/{name}" for name in names),
         *study_outputs(study, "figures", "pdf"),
         *study_outputs(study, "tables", "csv"),
+        *(kept(study) if STUDIES[study].get("keep") else []),
     ]
+
+
+def kept(study):
+    """The folders of a study's merges that are kept with their weights."""
+    merges = [e for e in SHEETS.evaluations[study] if e.is_merge]
+    folder = f"results/studies/{study}/kept"
+    return dict.fromkeys(f"{folder}/{e.base}/{e.subset}/{e.recipe}" for e in merges)
 
 
 def study_outputs(study, kind, suffix):
@@ -180,3 +208,8 @@ def by_size(fixed, per_gb):
         return int((fixed + per_gb * float(row(wildcards.base, BASE)["gb"])) * attempt)
 
     return amount
+
+
+def weights_mb(wildcards):
+    """MB of a model's 16-bit weights: what a merge keeps on disk until it is evaluated."""
+    return int(1000 * float(row(wildcards.base, BASE)["gb"]))
