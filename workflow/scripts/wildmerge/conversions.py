@@ -35,6 +35,7 @@ from .weights import DTYPE_NAMES, DTYPES, INDEX, SINGLE, Weights, Writer
 CONVERSIONS = "conversions.json"
 ADAPTER = "adapter_config.json"
 BUFFER = "rotary_emb.inv_freq"
+SLICE = 1 << 22  # elements of a tensor that are compared at once
 _INDEXES = (".safetensors.index.json", ".bin.index.json")
 _TOKENIZER = (
     *TOKENIZER_FILES,
@@ -285,10 +286,19 @@ def _names(shard: Path) -> list[str]:
 
 
 def _head_is_embedding(weights: Weights) -> bool:
+    """Whether head and embedding are equal; read in slices, up to the first difference."""
     if HEAD not in weights or EMBEDDING not in weights:
         return False
-    head, embedding = weights.read(HEAD), weights.read(EMBEDDING)
-    return head.shape == embedding.shape and torch.equal(head.float(), embedding.float())
+    if (shape := weights[HEAD].shape) != weights[EMBEDDING].shape:
+        return False
+    size = torch.Size(shape).numel()
+    spans = ((first, min(first + SLICE, size)) for first in range(0, size, SLICE))
+    return all(
+        torch.equal(
+            weights.read_part(HEAD, *span).float(), weights.read_part(EMBEDDING, *span).float()
+        )
+        for span in spans
+    )
 
 
 def _stream(folder: Path, tensors: dict[str, tuple], read: Callable[[str], torch.Tensor]) -> None:
@@ -310,8 +320,11 @@ def _carry_out(
         tensor = weights.read(EMBEDDING if todo.head_of_embedding and name == HEAD else name)
         if todo.rows is None or name not in VOCABULARY:
             return tensor
-        rest = Weights(base).read(name)[tensor.shape[0] :].to(tensor.dtype)
-        return torch.cat([tensor[: todo.rows], rest])
+        rows, width = tensor.shape
+        if rows >= todo.rows:
+            return tensor[: todo.rows]
+        rest = Weights(base).read_part(name, rows * width, todo.rows * width)
+        return torch.cat([tensor, rest.view(-1, width).to(tensor.dtype)])
 
     if todo.drop or todo.head_of_embedding or todo.rows is not None:
         tensors = {n: (DTYPES[dtype], shape) for n, (dtype, shape) in after.tensors.items()}
