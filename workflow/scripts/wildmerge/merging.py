@@ -39,6 +39,9 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 # more than this: the embeddings of a large model are read alone.
 READ_AHEAD_BYTES = 4 * 10**9
 
+# Buffers up to this size are kept from tensor to tensor; the embeddings' are given back.
+REUSED_BYTES = 1 << 28
+
 # Seconds between two lines of progress.
 PROGRESS = 5
 
@@ -266,7 +269,7 @@ def _round(base: torch.Tensor, update: torch.Tensor, dtype: torch.dtype):
 
 def _same(name: str, base: torch.Tensor, experts: list[torch.Tensor], where: str) -> torch.Tensor:
     if all(torch.equal(base, expert) for expert in experts):
-        return base
+        return base.clone()
     raise WildmergeError(
         f"{where}: {name} holds {DTYPE_NAMES[base.dtype]} numbers, which cannot be merged, and "
         "they differ between the base and an expert. Leave that expert out."
@@ -311,10 +314,24 @@ def _not_finite(name: str, inputs: Sequence[Weights], members: list[str], where:
 
 
 def _read_ahead(needed: dict[str, Sequence[Weights]]) -> Iterator:
-    """(name, its tensors in the folders that are needed) in order, the next read meanwhile."""
+    """(name, its tensors in the folders that are needed) in order, the next read meanwhile.
 
-    def read(name):
-        return [weights.read(name) for weights in needed[name]]
+    The tensors are valid until the next ones are asked for: their memory is used again.
+    """
+    # Two sets of buffers in turn: one is filled while the other is merged.
+    buffers: tuple[dict, dict] = ({}, {})
+
+    def read(name, turn):
+        return [weights.read(name, memory(weights, name, turn)) for weights in needed[name]]
+
+    def memory(weights, name, turn):
+        nbytes = weights[name].nbytes
+        if nbytes > REUSED_BYTES:
+            return None
+        kept = buffers[turn].get(id(weights))
+        if kept is None or len(kept) < nbytes:
+            kept = buffers[turn][id(weights)] = torch.empty(nbytes, dtype=torch.uint8)
+        return kept
 
     def nbytes(name):
         return sum(weights[name].nbytes for weights in needed[name])
@@ -322,11 +339,12 @@ def _read_ahead(needed: dict[str, Sequence[Weights]]) -> Iterator:
     names = list(needed)
     with ThreadPoolExecutor(1) as pool:
         ahead = None
-        for name, after in zip(names, [*names[1:], None], strict=True):
-            tensors = ahead.result() if ahead else read(name)
+        for i, name in enumerate(names):
+            tensors = ahead.result() if ahead else read(name, i % 2)
+            after = names[i + 1] if i + 1 < len(names) else None
             ahead = None
             if after and nbytes(name) + nbytes(after) <= READ_AHEAD_BYTES:
-                ahead = pool.submit(read, after)
+                ahead = pool.submit(read, after, (i + 1) % 2)
             yield name, tensors
             del tensors
 

@@ -96,16 +96,24 @@ class Weights(Mapping[str, Entry]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def read(self, name: str) -> torch.Tensor:
-        """Read one tensor: the shape and dtype of its entry, on the CPU, in memory of its own.
+    def read(self, name: str, memory: torch.Tensor | None = None) -> torch.Tensor:
+        """Read one tensor: the shape and dtype of its entry, on the CPU.
+
+        Args:
+            name: the tensor's.
+            memory: flat uint8 of at least the tensor's bytes, where to put it; by default memory
+                of its own. Fresh memory costs as much time as reading from the page cache.
 
         Raises:
             WildmergeError: the file cannot be read, or is shorter than its header says.
         """
         entry = self[name]
-        return self.read_part(name, 0, torch.Size(entry.shape).numel()).view(entry.shape)
+        size = torch.Size(entry.shape).numel()
+        return self.read_part(name, 0, size, memory).view(entry.shape)
 
-    def read_part(self, name: str, first: int, last: int) -> torch.Tensor:
+    def read_part(
+        self, name: str, first: int, last: int, memory: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Read the elements [first, last) of one tensor taken as flat: (last - first,), its dtype.
 
         Raises:
@@ -113,7 +121,7 @@ class Weights(Mapping[str, Entry]):
         """
         entry = self[name]
         start, nbytes = first * entry.dtype.itemsize, (last - first) * entry.dtype.itemsize
-        data = torch.empty(nbytes, dtype=torch.uint8)
+        data = torch.empty(nbytes, dtype=torch.uint8) if memory is None else memory[:nbytes]
         view = memoryview(data.numpy())
         done = 0
         try:
