@@ -61,7 +61,7 @@ def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
     Returns what `results/task_vectors/{base}/{model}.json` holds: `compatible`, the `reasons`
     against it (`overridable` if the sheet's `admit` may set them aside), `conversions` made at
     the download, `warnings`, digests of both sets of weights, norm (L2) and relative norm of the
-    whole delta and of every tensor, and the rank where a tensor's delta is not of full rank. A
+    whole delta and of every tensor, and the rank where a tensor's delta is of low rank. A
     checkpoint that cannot be read is refused, not an error; a base that cannot is an error.
     """
     start = time.monotonic()
@@ -117,7 +117,8 @@ def _stream(ours: Weights, theirs: Weights, verdict: dict, found: Findings) -> N
         if tensor.ndim == 2 and name not in VOCABULARY and delta:
             matrices += 1
             rank = sampled_rank(ours_tensor, tensor)
-            if rank < min(*tensor.shape, RANK_ROWS):
+            # Half of full rank is beyond doubt; spectra that fall steeply come near to full rank.
+            if rank <= min(*tensor.shape, RANK_ROWS) // 2:
                 entry["rank"] = low[name] = rank
     verdict["digest"], verdict["base_digest"] = digest.hexdigest(), base_digest.hexdigest()
     if broken:
@@ -143,8 +144,8 @@ def _stream(ours: Weights, theirs: Weights, verdict: dict, found: Findings) -> N
     if low:
         found.warnings.append(
             f"the deltas of {len(low)} of {matrices} changed matrices have rank "
-            f"{min(low.values())} to {max(low.values())}: a merged adapter; the singular vectors "
-            "beyond that rank are arbitrary (TSV-M)"
+            f"{min(low.values())} to {max(low.values())}: a merged adapter or edit; singular "
+            "vectors beyond that rank are arbitrary (TSV-M)"
         )
 
 
