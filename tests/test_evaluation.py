@@ -216,6 +216,31 @@ def test_prompts_are_the_same_each_time(home, tmp_path):
     assert row["lengths"] == [16, 9] and row["target"] == 1
 
 
+def test_a_task_that_shuffles_its_choices(home, tmp_path, monkeypatch):
+    import datasets
+
+    rows = [
+        {"Question": f"{i}?", "Correct Answer": f"right {i}"}
+        | {f"Incorrect Answer {k}": f"wrong {i + k}" for k in (1, 2, 3)}
+        for i in range(12)
+    ]
+    spec = {"leaderboard_gpqa": {"metric": "acc_norm", "num_fewshot": 0}}
+    with monkeypatch.context() as patch:
+        hub = datasets.DatasetDict(train=datasets.Dataset.from_list(rows))
+        patch.setattr(datasets, "load_dataset", lambda *_, **__: hub)
+        suites.fetch("gpqa", {"source": "hub", "tasks": spec}, tmp_path / "suite")
+    found = []
+    for number in range(2):
+        prompts.tokenize(home / "model", tmp_path / "suite", tmp_path / f"{number}")
+        found.append(pq.read_table(tmp_path / f"{number}/leaderboard_gpqa.parquet").to_pylist())
+    assert found[0] == found[1]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / "model")
+    assert len({row["target"] for row in found[0]}) > 1
+    for row in found[0]:
+        text = tokenizer.decode(row["contexts"][0])
+        assert f"({'ABCD'[row['target']]}) right {row['doc']}" in text
+
+
 def test_a_tokenizer_is_named_by_its_tokens(home, tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(home / "model")
     name = prompts.tokenizer_digest(tokenizer)

@@ -139,10 +139,12 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
     WildmergeError if a task scores its questions in a way that `correct` does not repeat.
     """
     import logging
+    import random
 
     import pyarrow as pa
     import pyarrow.parquet as pq
     from lm_eval import simple_evaluate
+    from lm_eval.defaults import DEFAULT_RANDOM_SEED
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -168,6 +170,8 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
     with atomic_folder(folder) as part, _no_datasets_cache():
         leaves = [leaf for task in spec["tasks"].values() for leaf in task["members"]]
         manager = TaskManager(include_path=str(suite / "tasks"), include_defaults=False)
+        # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
+        random.seed(DEFAULT_RANDOM_SEED)
         loaded = manager.load(leaves)["tasks"]
         found = simple_evaluate(
             lm, tasks=[loaded[leaf] for leaf in leaves], task_manager=manager, bootstrap_iters=0
