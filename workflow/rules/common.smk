@@ -148,6 +148,7 @@ def study_files(study):
     folder = f"results/studies/{study}"
     names = ["scores.csv", "merges.csv", "report.html"] if SHEETS.evaluations[study] else []
     return [
+        f"{folder}/checkpoints.csv",
         *(f"{folder}/{name}" for name in names),
         *study_outputs(study, "figures", "pdf"),
         *study_outputs(study, "tables", "csv"),
