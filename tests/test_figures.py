@@ -240,7 +240,9 @@ def test_methods_look_different_in_colour_and_in_grey():
     names = ["ties-density0.3", "zeta", "ties", "identity", "task_arithmetic", "dare"]
     assert style.order(names) == ["task_arithmetic", "ties", "ties-density0.3", "dare", "zeta"]
     assert style.method("ties-density0.3-lambda1").label == "TIES (density 0.3, lambda 1)"
-    assert style.method("task_arithmetic-combine_sum").label == "TA (combine sum)"
+    varied = style.method("task_arithmetic-combine_sum")
+    assert varied.label == "TA (combine sum)"
+    assert (varied.dash, varied.hollow) == (":", True)  # told from its recipe in the same panel
     assert style.signed(-0.001) == "0.00"
     assert style.signed(float("nan")) == "–"
 

@@ -14,7 +14,8 @@ def draw(answers):
     panels = style.panels(answers)
     height = 0.26 * len(recipes) + 0.9
     shape = (1, len(panels)) if len(panels) <= 5 else style.near_square(len(panels))
-    figure, axes = style.grid(*shape, width=2.9, height=height, sharey=True)
+    width = 4.4 if len(panels) == 1 else 2.9
+    figure, axes = style.grid(*shape, width=width, height=height, sharey=True)
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
     for ax, (title, rows) in zip(axes.flat, panels, strict=False):
@@ -26,8 +27,8 @@ def draw(answers):
                           alpha=0.4)  # fmt: skip
             if not np.isnan(row.draws_low):
                 ax.hlines(y, row.draws_low, row.draws_high, color=look.colour, lw=1.4)
-            ax.plot(row.gain, y, ls="", marker=look.marker, color=look.colour, ms=5,
-                    mec="white", mew=0.6)  # fmt: skip
+            edge = {"mfc": "white"} if look.hollow else {"mec": "white", "mew": 0.6}
+            ax.plot(row.gain, y, ls="", marker=look.marker, color=look.colour, ms=5, **edge)
         ax.set_yticks(range(len(recipes)), [style.method(r).label for r in recipes])
         ax.set_ylim(len(recipes) - 0.5, -0.5)
         ax.set_title(title)

@@ -15,12 +15,13 @@ from wildmerge.files import atomic_file
 
 
 class Method(NamedTuple):
-    """The look of a merge method: label in the paper, colour, marker, dash of its line."""
+    """The look of a merge method: label in the paper, colour, marker, dash, hollow markers."""
 
     label: str
     colour: str
     marker: str
     dash: str = "-"
+    hollow: bool = False
 
 
 # Okabe and Ito's colours, told apart by colour-blind people; a boosted method has the lighter
@@ -59,7 +60,7 @@ def family(recipe: str) -> str:
 
 
 def method(recipe: str) -> Method:
-    """The look of a recipe; a sweep point looks like its recipe and says what differs."""
+    """The look of a recipe; a point of its sweep is dotted and hollow, and says what differs."""
     if recipe == "identity":
         return SINGLE
     name, _, differs = recipe.partition("-")
@@ -71,7 +72,8 @@ def method(recipe: str) -> Method:
     if differs:
         # `density0.3-combine_sum` reads `density 0.3, combine sum`.
         parts = [re.sub(r"_?([0-9.]+|(?<=_)[a-z]+)$", r" \1", p) for p in differs.split("-")]
-        look = look._replace(label=f"{look.label} ({', '.join(parts)})".replace("_ ", " "))
+        label = f"{look.label} ({', '.join(parts)})".replace("_ ", " ")
+        look = look._replace(label=label, dash=":", hollow=True)
     return look
 
 
@@ -151,6 +153,7 @@ def by_n(ax, rows: pd.DataFrame, column: str, recipe: str, scale: float = 1, **k
     values = scale * rows.loc[rows["recipe"] == recipe].set_index("n")[column].dropna()
     mean, sd = values.groupby(level=0).mean(), values.groupby(level=0).std().dropna()
     keywords = {"color": look.colour, "marker": look.marker, "ls": look.dash} | keywords
+    keywords["mfc"] = "white" if look.hollow else look.colour
     ax.plot(mean.index, mean, label=look.label, **keywords)
     low = mean[sd.index] - sd
     if ax.get_yscale() == "log":  # where a band that reaches below zero has no place
