@@ -7,6 +7,7 @@ memory once is what these methods cost.
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import torch
 
@@ -55,7 +56,12 @@ def in_parallel(function: Callable, items: Iterable) -> list:
         return [function(item) for item in items]
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(function, items))
+        return list(_pool(threads).map(function, items))
     finally:
         torch.set_num_threads(threads)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    # Kept: every thread that multiplied matrices leaves buffers of the library's behind.
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
