@@ -432,23 +432,20 @@ class SharedPrefixLM(HFLM):
 
         Rounded where `hf` rounds: it normalises in the logits' own dtype unless told otherwise.
         """
-        dtype = self.softmax_dtype or logits.dtype
-        rows = ROWS if logits.is_cuda else CPU_ROWS
-        top = torch.empty(len(logits), device=logits.device)
-        norm = torch.empty_like(top)
-        for start in range(0, len(logits), rows):
-            block = logits[start : start + rows].to(torch.float32, copy=True)
-            peak = block.amax(-1, keepdim=True)
-            top[start : start + rows] = peak[:, 0]
-            norm[start : start + rows] = block.sub_(peak).exp_().sum(-1).log_().add_(peak[:, 0])
-        row, target = self._put(row), self._put(target)
-        value = (logits[row, target].float() - norm[row]).to(dtype)
-        greedy = value == (top - norm)[row].to(dtype)
-        # Of equal tokens, the first counts.
-        for pair in greedy.nonzero()[:, 0].tolist():
-            rounded = (logits[row[pair]].float() - norm[row[pair]]).to(dtype)
-            greedy[pair] = rounded.argmax() == target[pair]
-        return value.double().cpu().numpy(), greedy.cpu().numpy()
+        size = ROWS if logits.is_cuda else CPU_ROWS
+        target = self._put(target)
+        # Pairs come sorted by row: these are the first of each block of rows.
+        firsts = np.searchsorted(row, range(0, len(logits) + size, size))
+        values, greedy = [], []
+        for block, first, last in zip(logits.split(size), firsts, firsts[1:], strict=False):
+            block = F.log_softmax(block, -1, dtype=self.softmax_dtype)
+            at, to = self._put(row[first:last] % size), target[first:last]
+            values.append(block[at, to])
+            # Most answers are not the likeliest; of equally likely tokens the first counts.
+            likeliest = values[-1] == block.amax(-1)[at]
+            likeliest[likeliest.clone()] = block[at[likeliest]].argmax(-1) == to[likeliest]
+            greedy.append(likeliest)
+        return torch.cat(values).double().cpu().numpy(), torch.cat(greedy).cpu().numpy()
 
     def _loglikelihood_tokens(self, requests, disable_tqdm=False, override_bs=None):
         if not requests:
