@@ -107,6 +107,8 @@ def project(tmp_path_factory):
     project.write("config/models.tsv", models_sheet(rows))
     for name, study in STUDIES.items():
         project.write(f"config/studies/{name}.yaml", study)
+    choices = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    project.write("config/config.yaml", choices | {"studies": [*STUDIES]})
     fill(project)
     model = project.folder / "results/merges/sim/n05-01/iso_c/model"
     model.mkdir()
