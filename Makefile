@@ -7,7 +7,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 STUDY ?= wild
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo plan lock preflight dag test test-slow bench-eval bench-merge lint clean
+.PHONY: help env demo plan lock preflight dag test test-slow test-slurm bench-eval bench-merge lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: env lint ## the tests (fast ones)
 
 test-slow: env ## the heavy tests
 	$(BIN)/python -m pytest -m slow
+
+test-slurm: env ## all tests on a real Slurm on this machine, heavy ones too
+	WILDMERGE_REQUIRE_SLURM=1 $(BIN)/python -m pytest tests/slurm -m "slow or not slow"
 
 bench-eval: env ## evaluation against lm-eval's hf backend: make bench-eval MODEL=folder [DATA=folder]
 	$(BIN)/python tests/benchmarks/bench_eval.py --model $(MODEL) $(if $(DATA),--data $(DATA))

@@ -26,7 +26,7 @@ def maker(folder, text="weights", seconds=0.0):
 def share(store, folder, key, **options):
     folder.mkdir()
     make, calls = maker(folder, **options)
-    once(store, key, [folder / "model", folder / "scores.json"], make)
+    once(store, key, [], [folder / "model", folder / "scores.json"], make)
     return calls
 
 
@@ -46,9 +46,17 @@ def test_another_key_or_another_source_is_another_entry(tmp_path, monkeypatch):
     store = tmp_path / "store"
     share(store, tmp_path / "a", {"model": "x"})
     assert share(store, tmp_path / "b", {"model": "y"}, text="other") == ["other"]
-    monkeypatch.setattr(sharing, "source", lambda: "edited")
+    monkeypatch.setattr(sharing, "source", lambda: ["edited"])
     assert share(store, tmp_path / "c", {"model": "x"}, text="new") == ["new"]
     assert (tmp_path / "a/scores.json").read_text() == "weights"
+
+
+def test_an_input_of_other_bytes_is_another_entry(tmp_path):
+    given, made = tmp_path / "in", tmp_path / "out"
+    for text in ("one", "two", "one"):
+        given.write_text(text)
+        once(tmp_path / "store", {}, [given], [made], lambda t=text: made.write_text(t))
+        assert made.read_text() == text
 
 
 def test_nothing_is_kept_of_a_failure(tmp_path):
@@ -57,8 +65,10 @@ def test_nothing_is_kept_of_a_failure(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        once(tmp_path / "store", {}, [tmp_path / "out"], fail)
-    once(tmp_path / "store", {}, [tmp_path / "out"], lambda: (tmp_path / "out").write_text("all"))
+        once(tmp_path / "store", {}, [], [tmp_path / "out"], fail)
+    once(
+        tmp_path / "store", {}, [], [tmp_path / "out"], lambda: (tmp_path / "out").write_text("all")
+    )
     assert (tmp_path / "out").read_text() == "all"
 
 

@@ -30,7 +30,9 @@ def toy(tmp_path):
     """Make the toy workflow: toy(cluster, merges=2, recipes=("ties",), suites=("paper",), ...)."""
     made = []
 
-    def make(cluster, merges=2, recipes=("ties",), suites=("paper",), seconds=0.1) -> Workflow:
+    def make(
+        cluster, merges=2, recipes=("ties",), suites=("paper",), seconds=0.1, minutes=20
+    ) -> Workflow:
         folder = tmp_path / f"toy{len(made)}"
         shutil.copytree(Path(__file__).parent / "toy", folder)
         shutil.copytree(ROOT / "profiles", folder / "profiles")
@@ -40,6 +42,7 @@ def toy(tmp_path):
             "recipes": list(recipes),
             "suites": list(suites),
             "seconds": seconds,
+            "minutes": minutes,
         }
         (folder / "config.yaml").write_text(json.dumps(settings))
         (folder / "resources/checkpoints/toy/base").mkdir(parents=True)

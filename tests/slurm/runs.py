@@ -89,7 +89,7 @@ class Workflow:
         """The toy's table of results."""
         return (self.folder / "results/studies/toy/scores.csv").read_text()
 
-    def wait_for(self, count: int, event: str = "start", seconds: float = 120) -> None:
+    def wait_for(self, count: int, event: str = "start", seconds: float = 600) -> None:
         """Wait until so many GPU jobs have started (or ended)."""
         wait_until(
             lambda: sum(r["gpus"] is not None for r in self.journal(event)) >= count,

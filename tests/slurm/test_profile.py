@@ -113,6 +113,17 @@ def test_weights_need_not_leave_the_node(cluster, toy):
     assert "Nothing to be done" in workflow.run(*again)[1]
 
 
+def test_merged_weights_in_flight_are_bounded(cluster, toy):
+    workflow = toy(cluster, merges=3, seconds=20)
+    bound = ("--resources", "gpu=1", "disk_mb=2500")  # two of 1,000 MB
+    process = workflow.start("all", "--profile", "slurm", *SOON, *bound)
+    workflow.wait_for(1)
+    submitted = len(cluster.queue())
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    assert submitted == 2
+
+
 def test_jobs_are_called_after_what_they_make_and_end_with_ctrl_c(cluster, toy):
     workflow = toy(cluster, merges=1, seconds=20)
     process = workflow.start("all", "--profile", "slurm", *SOON)

@@ -27,7 +27,7 @@ def expected(merges: int, recipes=("ties",)) -> list[str]:
 
 def finish(workflow, process, merges: int) -> None:
     """Wait for Snakemake; the study is whole and equal to an undisturbed one."""
-    assert process.wait(900) == 0, workflow.output[-3000:]
+    assert process.wait(1800) == 0, workflow.output[-3000:]
     assert workflow.scores().splitlines() == expected(merges)
     assert not list(workflow.folder.glob("results/merges/*/*/*/model"))
     assert not workflow.cluster.queue()
@@ -67,7 +67,7 @@ def test_two_hundred_gpu_jobs(tmp_path, toy):
 
 
 def test_a_job_out_of_time_gets_more(cluster, toy):
-    workflow = toy(cluster, merges=1)
+    workflow = toy(cluster, merges=1, minutes=1)
     workflow.fault("evaluate.n02-00.ties", "time")
     process = workflow.start(*RUN)
     finish(workflow, process, 1)

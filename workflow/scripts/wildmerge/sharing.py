@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from .files import atomic_file, atomic_folder, sha256_file, write_json
@@ -28,18 +29,20 @@ def content(path: str | Path) -> str:
 
 
 @cache
-def source() -> str:
-    """The sha256 of the sources of this package."""
-    package = Path(__file__).parent
-    lines = [
-        f"{sha256_file(file)} {file.relative_to(package).as_posix()}\n"
-        for file in sorted(package.rglob("*.py"))
+def source() -> list[str]:
+    """The sha256 of each of this package's sources, and the versions of what does its work."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    return [sha256_file(file) for file in sources] + [
+        f"{name} {version(name)}" for name in ("lm-eval", "safetensors", "torch", "transformers")
     ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def once(
-    store: str | Path | None, key: dict, outputs: Iterable[str | Path], make: Callable[[], None]
+    store: str | Path | None,
+    key: dict,
+    inputs: Iterable[str | Path],
+    outputs: Iterable[str | Path],
+    make: Callable[[], None],
 ) -> None:
     """Take the outputs from the store, or make them and leave them there for others.
 
@@ -49,7 +52,8 @@ def once(
 
     Args:
         store: the folder shared by all; None to make the outputs and share nothing.
-        key: all that decides the outputs apart from this package's source; JSON values.
+        key: all that decides the outputs apart from the inputs and this package; JSON values.
+        inputs: the files and folders that `make` reads.
         outputs: paths of the files and folders that `make` makes; their names differ.
         make: makes the outputs.
     """
@@ -57,7 +61,7 @@ def once(
         make()
         return
     outputs = [Path(output) for output in outputs]
-    key = key | {"source": source()}
+    key = key | {"inputs": [content(path) for path in inputs], "package": source()}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     entry = Path(store) / name[:2] / name
     entry.parent.mkdir(parents=True, exist_ok=True)
