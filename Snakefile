@@ -224,8 +224,6 @@ rule tokenize:
     resources:
         mem_mb=8000,
         runtime=60,
-    params:
-        suite=lambda w: SHEETS.suites[w.suite],
     script:
         "workflow/scripts/tokenize_prompts.py"
 
