@@ -17,7 +17,7 @@ import lock as lock_script
 import pico
 import pytest
 import torch
-from conftest import models_sheet
+from project import models_sheet
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError, hub
 from wildmerge.checkpoints import fetch

@@ -8,7 +8,7 @@ import lock as lock_script
 import numpy as np
 import pico
 import pytest
-from conftest import EXPERTS, ROOT, STUDY, make_project, models_sheet
+from project import EXPERTS, ROOT, STUDY, make_project, models_sheet
 
 pytestmark = pytest.mark.slow
 

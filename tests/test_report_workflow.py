@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import simulate
 import yaml
-from conftest import ROOT, Project, models_sheet
+from project import ROOT, Project, models_sheet
 from wildmerge import plan as planning
 from wildmerge import sheets
 from wildmerge.files import write_json

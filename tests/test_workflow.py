@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pico
 import pytest
-from conftest import EXPERTS, ROOT, STUDY, Project, counts, make_project
+from project import EXPERTS, ROOT, STUDY, Project, counts, make_project
 from wildmerge.weights import Weights
 
 SCORE = "results/scores/pico/{}/{}/few.json"
