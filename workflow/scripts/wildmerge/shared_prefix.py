@@ -309,8 +309,9 @@ class SharedPrefixLM(HFLM):
             return f"it failed on packed input ({type(error).__name__}: {error})"
         if len(layers) != config.num_hidden_layers:
             return f"only {len(layers)} of its {config.num_hidden_layers} layers are attention"
-        # Rounding alone gives a few units of the dtype; a wrong pattern changes everything.
-        tolerance = max(1e-3, 32 * torch.finfo(self.model.dtype).eps)
+        # Rounding alone gives some units of the dtype (40 were seen with 30 layers in bfloat16); a
+        # wrong pattern changes everything, by about 1.4.
+        tolerance = max(1e-3, 64 * torch.finfo(self.model.dtype).eps)
         for request, (context, answer) in enumerate(requests):
             row = torch.tensor(np.concatenate([context, answer])[:-1], device=self.device)
             plain = self._model_call(row[None])[0, -len(answer) :].float().cpu()
