@@ -304,7 +304,7 @@ rule figure:
         pdf="results/studies/{study}/figures/{figure}.pdf",
         png=report(
             "results/studies/{study}/figures/{figure}.png",
-            caption="workflow/report/{figure}.rst",
+            caption="workflow/report/caption.jinja",
             category="Figures",
             labels={"figure": "{figure}"},
         ),
@@ -313,6 +313,7 @@ rule figure:
     conda:
         "envs/wildmerge.yaml"
     params:
+        caption=lambda w: caption(w.figure),
         study=lambda w: STUDIES[w.study],
         checkpoints=lambda w: study_checkpoints(w.study),
         recipes=lambda w: {
@@ -335,7 +336,7 @@ rule table:
         tex="results/studies/{study}/tables/{table}.tex",
         html=report(
             "results/studies/{study}/tables/{table}.html",
-            caption="workflow/report/{table}.rst",
+            caption="workflow/report/caption.jinja",
             category="Tables",
             labels={"table": "{table}"},
         ),
@@ -344,6 +345,7 @@ rule table:
     conda:
         "envs/wildmerge.yaml"
     params:
+        caption=lambda w: caption(w.table),
         study=lambda w: STUDIES[w.study],
     script:
         "workflow/scripts/tables/{wildcards.table}.py"

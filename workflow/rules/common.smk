@@ -186,6 +186,11 @@ def study_verdicts(study):
     return [f"results/task_vectors/{base}/{model}.json" for base, model in sorted(merged)]
 
 
+def caption(name):
+    """What is said below a figure or table in Snakemake's own report."""
+    return (HOME / f"workflow/report/{name}.rst").read_text(encoding="utf-8")
+
+
 def figure_inputs(wildcards):
     """What a figure is drawn from: the study's tables, or how its task vectors lie to each other."""
     if wildcards.figure in FROM_TASK_VECTORS:
