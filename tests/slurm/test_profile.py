@@ -97,6 +97,7 @@ def test_one_bad_merge_and_one_short_of_memory(cluster, toy):
     assert not list(workflow.folder.glob("results/merges/*/*/*/model"))
 
 
+@pytest.mark.slow
 def test_weights_need_not_leave_the_node(cluster, toy):
     workflow = toy(cluster, merges=2, suites=("paper", "demo"))
     scratch = cluster.scratch / "study"
@@ -113,6 +114,7 @@ def test_weights_need_not_leave_the_node(cluster, toy):
     assert "Nothing to be done" in workflow.run(*again)[1]
 
 
+@pytest.mark.slow
 def test_merged_weights_in_flight_are_bounded(cluster, toy):
     workflow = toy(cluster, merges=3, seconds=20)
     bound = ("--resources", "gpu=1", "disk_mb=2500")  # two of 1,000 MB
