@@ -197,7 +197,8 @@ class Cluster:
         if self.scratch_is_local:
             private = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
             start = ["unshare", "--mount", "sh", "-c", private, str(self.scratch), *start]
-        self._daemon(node, *start)
+        # The node's name marks the step managers, too, which inherit the daemon's environment.
+        self._daemon(node, *start, SLURMD_NODENAME=node)
 
     def lose_node(self, node: str) -> None:
         """Take a node away as a power cut does: its jobs die, the controller declares it down."""
