@@ -57,6 +57,8 @@ rule download:
         "logs/download/{base}/{model}.log",
     benchmark:
         "benchmarks/download/{base}/{model}.tsv"
+    # Everything waits for checkpoints.
+    priority: 1
     conda:
         "envs/wildmerge.yaml"
     resources:
@@ -176,6 +178,55 @@ rule admit:
         "workflow/scripts/admit.py"
 
 
+# Singular value decompositions that several merges share; gone when the last of them is done.
+rule factorize:
+    input:
+        base="resources/checkpoints/{base}/base",
+        experts=["resources/checkpoints/{base}/{model}"],
+        verdicts=["results/admitted/{base}/{model}.json"],
+    output:
+        temp(directory("results/task_vectors/{base}/{model}.factors")),
+    log:
+        "logs/factorize/{base}/{model}.log",
+    benchmark:
+        "benchmarks/factorize/{base}/{model}.tsv"
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        gpu=1,
+        mem_mb=by_size(4000, 500),
+        runtime=by_size(10, 10),
+    params:
+        members=lambda w: [w.model],
+        of="expert",
+    script:
+        "workflow/scripts/factorize.py"
+
+
+rule factorize_sum:
+    input:
+        base="resources/checkpoints/{base}/base",
+        experts=lambda w: [checkpoint(w.base, m) for m in drawn(w)],
+        verdicts=lambda w: [admitted(w.base, m) for m in drawn(w)],
+    output:
+        temp(directory("results/merges/{base}/{subset}/factors")),
+    log:
+        "logs/factorize_sum/{base}/{subset}.log",
+    benchmark:
+        "benchmarks/factorize_sum/{base}/{subset}.tsv"
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        gpu=1,
+        mem_mb=by_size(4000, 2500),
+        runtime=by_size(10, 10),
+    params:
+        members=drawn,
+        of="sum",
+    script:
+        "workflow/scripts/factorize.py"
+
+
 # --- Merge: base + subset + recipe -> a model ---------------------------------------------------
 
 
@@ -184,6 +235,7 @@ rule merge:
         base="resources/checkpoints/{base}/base",
         experts=lambda w: [checkpoint(w.base, m) for m in members(w)],
         verdicts=lambda w: [admitted(w.base, m) for m in members(w)],
+        factors=factors,
     output:
         model=temp(directory(MERGED)),
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
@@ -260,9 +312,10 @@ rule evaluate:
 # --- Aggregate: tidy tables, figures ------------------------------------------------------------
 
 
+# A merge's summary comes with the weights that were scored: it needs no edge of its own.
 rule aggregate:
     input:
-        lambda w: [s[key] for s in scores(w.study) for key in ("scores", "summary") if s[key]],
+        lambda w: [s["scores"] for s in scores(w.study)],
     output:
         scores="results/studies/{study}/scores.csv",
         merges="results/studies/{study}/merges.csv",
