@@ -7,7 +7,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 STUDY ?= wild
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo plan lock preflight dag test test-slow test-slurm bench-eval bench-merge lint clean
+.PHONY: help env demo plan watch lock preflight dag test test-slow test-slurm bench-eval bench-merge lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: env ## the whole study in small: real model, real questions, no GPU
 
 plan: env ## what a study costs before it runs: make plan STUDY=wild
 	@$(BIN)/python workflow/scripts/cost_plan.py $(STUDY)
+
+watch: env ## how far the run in this folder is: done, running, failed, time left
+	@$(BIN)/python workflow/scripts/watch.py
 
 lock: env ## pin every repository of config/models.tsv to its commit
 	$(BIN)/python workflow/scripts/lock.py

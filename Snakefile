@@ -69,6 +69,7 @@ rule download:
         revision=revision,
         files=lambda w: locked_files(row(w.base, w.model), SHEETS.lock),
         pickles=lambda w: takes_pickles(row(w.base, w.model)),
+        base=lambda w: None if w.model == BASE else reference(w.base, BASE),
     script:
         "workflow/scripts/download.py"
 

@@ -1,7 +1,7 @@
 """The paper's other studies, whole: their own files and rules, on pico checkpoints."""
 
-import pico
 import pandas as pd
+import pico
 import pytest
 import yaml
 from project import ROOT, counts, make_project, models_sheet

@@ -2,14 +2,25 @@
 
 from wildmerge.checkpoints import fetch
 from wildmerge.jobs import job
+from wildmerge.sharing import once
 
 if __name__ == "__main__":
-    with job(snakemake.log[0], "download {base}/{model}".format(**snakemake.wildcards), 1):
+    params, output = snakemake.params, snakemake.output[0]
+    base = snakemake.input.get("base") or None
+
+    def download():
         fetch(
-            snakemake.params.repo,
-            snakemake.params.revision,
-            snakemake.output[0],
-            base=snakemake.input.get("base") or None,
-            pickles=snakemake.params.get("pickles", False),
-            files=snakemake.params.get("files"),
+            params.repo,
+            params.revision,
+            output,
+            base=base,
+            pickles=params.get("pickles", False),
+            files=params.get("files"),
         )
+
+    with job(snakemake.log[0], "download {base}/{model}".format(**snakemake.wildcards), 1):
+        # What has no revision, a local folder, is not the same for everybody.
+        store = snakemake.config.get("shared") if params.revision else None
+        names = ("repo", "revision", "files", "base")
+        key = {"rule": "download"} | {name: params.get(name) for name in names}
+        once(store, key, [output], download)

@@ -16,23 +16,37 @@ if __name__ == "__main__":
 
         offline()
         import pyarrow.parquet as pq
+        import torch
         from wildmerge.evaluation import evaluate
-        from wildmerge.files import atomic_file, write_json
+        from wildmerge.files import atomic_file, read_json, write_json
+        from wildmerge.plan import IDENTITY
+        from wildmerge.sharing import content, once
 
+        model, suite, prompts = (
+            Path(snakemake.input[key]) for key in ("model", "suite", "prompts")
+        )
         output = Path(snakemake.output.scores)
         resume = output.with_name(f".{w.suite}.tasks")
-        scores, items = evaluate(
-            snakemake.input.model,
-            snakemake.input.suite,
-            snakemake.input.prompts,
-            backend=params.backend,
-            batch_size=params.batch_size,
-            dtype=params.suite["dtype"],
-            softmax_dtype=params.suite.get("softmax_dtype"),
-            resume=resume,
-        )
-        with atomic_file(snakemake.output.questions) as part:
-            pq.write_table(items, part, compression="zstd")
         name = {key: w[key] for key in ("base", "subset", "recipe", "suite")}
-        write_json(output, {**name, "members": list(params.members), **scores})
-        shutil.rmtree(resume)
+        name |= {"members": list(params.members)}
+        settings = {"backend": params.backend, "batch_size": params.batch_size}
+        settings |= {key: params.suite.get(key) for key in ("dtype", "softmax_dtype")}
+
+        def score():
+            scores, items = evaluate(model, suite, prompts, resume=resume, **settings)
+            with atomic_file(snakemake.output.questions) as part:
+                pq.write_table(items, part, compression="zstd")
+            write_json(output, name | scores)
+            shutil.rmtree(resume)
+
+        # Unmerged models are in many studies; a merge is not worth a place in the store.
+        store = snakemake.config.get("shared") if w.recipe == IDENTITY else None
+        key = {"rule": "evaluate"} | name | settings
+        if store:
+            key |= {
+                "model": content(model),
+                "suite": read_json(suite / "suite.json")["digest"],
+                "prompts": read_json(prompts / "prompts.json")["digest"],
+                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            }
+        once(store, key, list(snakemake.output), score)

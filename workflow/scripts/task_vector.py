@@ -3,11 +3,15 @@
 from wildmerge.deltas import measure
 from wildmerge.files import write_json
 from wildmerge.jobs import job
+from wildmerge.sharing import content, once
 
 if __name__ == "__main__":
     what = "task_vector {base}/{model}".format(**snakemake.wildcards)
+    base, expert = snakemake.input.base, snakemake.input.expert
+    row, output = snakemake.params.row, snakemake.output.verdict
+    store = snakemake.config.get("shared")
     with job(snakemake.log[0], what, snakemake.threads):
-        write_json(
-            snakemake.output.verdict,
-            measure(snakemake.input.base, snakemake.input.expert, snakemake.params.row),
-        )
+        key = {"rule": "task_vector", "row": row}
+        if store:
+            key |= {"base": content(base), "expert": content(expert)}
+        once(store, key, [output], lambda: write_json(output, measure(base, expert, row)))

@@ -97,7 +97,9 @@ def assumed_seconds(job: Job, gb: float, members: int, backend: str) -> float:
             return gb / NETWORK
         case "task_vector":
             return START + 2 * gb / DISK
-        case "merge":
+        case "factorize":
+            return START + 2 * gb / DISK + MERGING * gb
+        case "merge" | "factorize_sum":
             return START + (members + 2) * gb / DISK + MERGING * gb * members
         case "evaluate":
             suite = job.wildcards["suite"]
