@@ -21,7 +21,10 @@ from wildmerge.weights import Digest, Weights
 
 ROOT = Path(__file__).parents[1]
 SHEET = yaml.safe_load((ROOT / "config/recipes.yaml").read_text())
-RECIPES = {name: recipe | {"name": name} for name, recipe in SHEET.items()}
+SHEET = {name: recipe | {"name": name} for name, recipe in SHEET.items()}
+# This project's own, and what is mergekit's.
+RECIPES = {n: r for n, r in SHEET.items() if not r["merge_method"].startswith("mergekit/")}
+FOREIGN = {n: r for n, r in SHEET.items() if n not in RECIPES}
 TA = RECIPES["task_arithmetic"]
 
 
@@ -199,6 +202,15 @@ def test_other_methods_of_mergekit_by_one_entry(family, tmp_path):
     recipe["parameters"] = {"weight": 1.0, "density": 0.5}
     first = merging.merge(base, experts, recipe, tmp_path / "one")
     second = merging.merge(base, experts, recipe, tmp_path / "two")
+    assert first["output_digest"] == second["output_digest"]
+
+
+@pytest.mark.parametrize("recipe", FOREIGN.values(), ids=FOREIGN)
+def test_each_entry_of_mergekits_methods_merges(recipe, family, tmp_path):
+    base, experts = family
+    first = merging.merge(base, experts, recipe, tmp_path / "one")
+    second = merging.merge(base, experts, recipe, tmp_path / "two")
+    assert first["norm"] > 0
     assert first["output_digest"] == second["output_digest"]
 
 

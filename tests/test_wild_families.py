@@ -12,13 +12,16 @@ import pytest
 import torch
 import transformers
 import yaml
+from lm_eval.api.instance import Instance
 from safetensors.torch import load_file, save_file
+from wildmerge import evaluation
 from wildmerge.checkpoints import fetch
 from wildmerge.compatibility import EMBEDDING, HEAD
 from wildmerge.deltas import measure
 from wildmerge.merging import merge
 
 ROOT = Path(__file__).parents[1]
+PAIRS = [("the cat", " sat"), ("the cat", " sat down"), ("a", " b"), ("", "the cat")]
 SINGLE = "model.safetensors"
 QUERY = "model.layers.0.self_attn.q_proj"
 PAPER = (
@@ -136,6 +139,15 @@ def test_every_kind_by_every_recipe(kind, tmp_path):
         with torch.no_grad():
             logits = model(torch.tensor([[1, 2, 3]])).logits
         assert logits.isfinite().all() and logits.shape[-1] == len(weights[EMBEDDING])
+    scored = [
+        evaluation.load(
+            backend, tmp_path / "task_arithmetic", "float32", None, 4, "cpu"
+        ).loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(PAIRS)])
+        for backend in ("shared-prefix", "hf")
+    ]
+    for (ours, greedy), (theirs, as_greedy) in zip(*scored, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+        assert greedy == as_greedy
     mean = load(tmp_path / "task_arithmetic")
     for name, weight in weights.items():
         deltas = [tensors[name].double() - weight.double() for tensors in meant.values()]
