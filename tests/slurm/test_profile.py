@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,8 @@ def test_merged_weights_in_flight_are_bounded(cluster, toy):
     workflow = toy(cluster, merges=3, seconds=20)
     bound = ("--resources", "gpu=1", "disk_mb=2500")  # two of 1,000 MB
     process = workflow.start("all", "--profile", "slurm", *SOON, *bound)
-    workflow.wait_for(1)
+    workflow.wait_for(2)
+    time.sleep(10)
     submitted = len(cluster.queue())
     process.send_signal(signal.SIGINT)
     process.wait(60)
