@@ -99,3 +99,30 @@ def test_without_a_run_it_says_so(tmp_path):
     )
     assert done.returncode == 1
     assert "none was found" in done.stderr
+
+
+def test_jobs_of_a_group_fail_and_go_on_as_its_members():
+    group = """\
+[Sun Nov 22 05:01:00 2026] Group job b_n02-02_ties (jobs in lexicogr. order):
+
+    [Sun Nov 22 05:01:00 2026]
+    rule merge:
+        output: results/merges/b/n02-02/ties/model
+        jobid: 7
+"""
+    failed = """\
+[Sun Nov 22 05:02:00 2026]
+    message: Error in group b_n02-02_ties
+    jobs:
+        rule merge:
+            jobid: 7
+    [Sun Nov 22 05:02:00 2026]
+    Error in rule merge:
+        message: None
+        jobid: 7
+Trying to restart job 1688cbf9-49b0-5e8e-b8fc-7b3211c3ba30.
+"""
+    once = read(group + failed).rules["merge"]
+    assert (once.failed, once.running) == ({"7"}, set())
+    again = read(group + failed + group).rules["merge"]
+    assert (again.failed, again.running) == (set(), {"7"})

@@ -2,8 +2,10 @@
 
 import hashlib
 import itertools
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_until
@@ -31,6 +33,12 @@ def finish(workflow, process, merges: int) -> None:
     assert workflow.scores().splitlines() == expected(merges)
     assert not list(workflow.folder.glob("results/merges/*/*/*/model"))
     assert not workflow.cluster.queue()
+
+
+def printed_log(workflow) -> str:
+    """The text of Slurm's log whose path the first failure printed."""
+    printed = re.search(r"message: Error in group.*\n +log: (\S+)", workflow.output)
+    return Path(printed[1]).read_text()
 
 
 def overlaps(records: list[dict]) -> list[tuple]:
@@ -72,7 +80,7 @@ def test_a_job_out_of_time_gets_more(cluster, toy):
     process = workflow.start(*RUN)
     finish(workflow, process, 1)
     assert workflow.counts()["evaluate/toy/n02-00/ties/paper"] == 2
-    assert "TIMEOUT" in workflow.output
+    assert "DUE TO TIME LIMIT" in printed_log(workflow)
 
 
 def test_site_with_accounts(accounting_cluster, toy):
@@ -80,7 +88,7 @@ def test_site_with_accounts(accounting_cluster, toy):
     workflow = toy(accounting_cluster, merges=2)
     workflow.fault("evaluate.n02-01.ties", "memory")
     finish(workflow, workflow.start(*RUN), 2)
-    assert "OUT_OF_MEMORY" in workflow.output
+    assert "exceeded memory limit" in printed_log(workflow)
     comments = accounting_cluster.run("sacct", "-X", "-n", "-P", "--format=Comment").split()
     assert "rule_toy_n02-00_ties_evaluate_merge" in comments
 

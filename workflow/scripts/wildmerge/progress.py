@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 
-_TIME = re.compile(r"^\[(\w{3} \w{3} +\d+ [\d:]{8} \d{4})\]$")
+_TIME = re.compile(r"^ *\[(\w{3} \w{3} +\d+ [\d:]{8} \d{4})\]")
 _COUNT = re.compile(r"^(\w+) +(\d+)$")
 _RULE = re.compile(r"^ *(?:local)?rule (\w+):$")
 _ERROR = re.compile(r"^ *Error in rule (\w+):$")
