@@ -31,12 +31,13 @@ localrule aggregate:
     wildcards: study=s
 """
 GB = {"b": 2.0}
+METHODS = {"ties": "ties", "iso": "iso_c"}
 MEMBERS = {("b", "n02-01"): ("x", "y")}
 
 
 def rows(measured=None, backend="shared-prefix"):
     jobs = cost.read_dry_run(DRY_RUN)
-    return {r.rule: r for r in cost.estimate(jobs, GB, MEMBERS, backend, measured or {})}
+    return {r.rule: r for r in cost.estimate(jobs, GB, MEMBERS, METHODS, backend, measured or {})}
 
 
 def test_jobs_of_a_dry_run_are_read_whole():
@@ -48,8 +49,10 @@ def test_jobs_of_a_dry_run_are_read_whole():
 def test_assumptions_by_hand():
     found = rows()
     assert found["download"].seconds == pytest.approx(2.0 / cost.NETWORK)
-    # 60 s to start, four checkpoints of 2 GB read and written, two factorised.
-    assert found["merge"].seconds == pytest.approx(60 + 4 * 2.0 + 20 * 2.0 * 2)
+    # 60 s to start, four checkpoints of 2 GB read and written.
+    assert found["merge"].seconds == pytest.approx(60 + 4 * 2.0)
+    (spectral,) = cost.read_dry_run(DRY_RUN.replace("recipe=ties", "recipe=iso"))[1:2]
+    assert cost.assumed_seconds(spectral, 2.0, 2, "iso_c", "hf") == 60 + 4 * 2.0 + 20 * 2.0
     assert found["merge"].gpu_hours == pytest.approx(found["merge"].seconds / 3600)
     assert found["merge"].cpu_hours == pytest.approx(2 * found["merge"].seconds / 3600)
     tokens = 2.0e9 * 7.3e6 / cost.FLOPS
@@ -70,7 +73,7 @@ def test_measured_times_take_the_place_of_assumed_ones(tmp_path):
 
 def test_the_plan_says_what_is_measured_and_what_assumed():
     jobs = cost.read_dry_run(DRY_RUN)
-    found = cost.estimate(jobs, GB, MEMBERS, "hf", {("merge", "b"): 20.0})
+    found = cost.estimate(jobs, GB, MEMBERS, METHODS, "hf", {("merge", "b"): 20.0})
     text = cost.render("s", found, jobs, GB, limit=1.0)
     assert "Still to do for s" in text
     assert "1 measured" in text

@@ -219,9 +219,11 @@ def study_models(study):
 
 
 def study_verdicts(study):
-    """The verdicts on the checkpoints that a study merges."""
+    """The verdicts on the checkpoints that a study merges, or looks at if it merges none."""
     merged = {(e.base, m) for e in SHEETS.evaluations[study] if e.is_merge for m in e.members}
-    return [f"results/task_vectors/{base}/{model}.json" for base, model in sorted(merged)]
+    looked_at = {(base, m) for base, models in study_checkpoints(study).items() for m in models}
+    found = sorted(merged or looked_at)
+    return [f"results/task_vectors/{base}/{model}.json" for base, model in found]
 
 
 def caption(name):

@@ -35,7 +35,8 @@ def main(study: str) -> None:
     limit = int(re.search(r"^  disk_mb: (\d+)", profile, flags=re.MULTILINE)[1]) / 1000
     jobs = cost.read_dry_run(dry_run(study))
     measured = cost.read_benchmarks(Path("benchmarks"))
-    rows = cost.estimate(jobs, gb, loaded.members, backend, measured)
+    methods = {name: recipe["merge_method"] for name, recipe in loaded.recipes.items()}
+    rows = cost.estimate(jobs, gb, loaded.members, methods, backend, measured)
     print(cost.render(study, rows, jobs, gb, limit))
 
 

@@ -15,12 +15,14 @@ FLOPS = 320e12 * 0.4  # floating-point operations a second, of the peak two fift
 DISK = 1.0  # GB/s, reading and writing checkpoints
 NETWORK = 0.1  # GB/s, downloads
 START = 60  # s, start of a job, imports, first touch of the GPU
-MERGING = 20  # s of arithmetic a GB and checkpoint, factorisations included
+FACTORISING = 20  # s a GB of one checkpoint, for methods that factorise; others read and write
 # Tokens that a model runs, of a suite: those of all questions, counted for the paper's suite
 # (12 of its 16 tasks, and a tenth for the other four) and guessed for the rest.
 TOKENS = {"paper": {"shared-prefix": 7.3e6, "hf": 36.5e6}}
 OTHER_TOKENS = 1e6
 LIGHT = 5  # s, rules that handle no weights
+# Methods that need no factorisation.
+LINEAR = ("task_arithmetic", "ties", "model_stock")
 SIZED = ("download", "merge")  # rules whose outputs are checkpoints
 
 
@@ -83,13 +85,14 @@ def read_benchmarks(folder: Path) -> dict[tuple[str, str], float]:
     return {key: median(seconds) for key, seconds in runs.items()}
 
 
-def assumed_seconds(job: Job, gb: float, members: int, backend: str) -> float:
+def assumed_seconds(job: Job, gb: float, members: int, method: str, backend: str) -> float:
     """Seconds that a job is assumed to take.
 
     Args:
         job: the job.
         gb: GB of one checkpoint of its base, in 16 bits.
         members: number of checkpoints that it merges.
+        method: how it merges them.
         backend: what scores the questions, `hf` or `shared-prefix`.
     """
     match job.rule:
@@ -98,9 +101,10 @@ def assumed_seconds(job: Job, gb: float, members: int, backend: str) -> float:
         case "task_vector":
             return START + 2 * gb / DISK
         case "factorize":
-            return START + 2 * gb / DISK + MERGING * gb
+            return START + 2 * gb / DISK + FACTORISING * gb
         case "merge" | "factorize_sum":
-            return START + (members + 2) * gb / DISK + MERGING * gb * members
+            factorising = 0 if method in LINEAR else FACTORISING * gb
+            return START + (members + 2) * gb / DISK + factorising
         case "evaluate":
             suite = job.wildcards["suite"]
             tokens = TOKENS.get(suite, {}).get(backend, OTHER_TOKENS)
@@ -113,6 +117,7 @@ def estimate(
     jobs: Iterable[Job],
     gb: dict[str, float],
     members: dict[tuple[str, str], tuple[str, ...]],
+    methods: dict[str, str],
     backend: str,
     measured: dict[tuple[str, str], float],
 ) -> list[Row]:
@@ -122,6 +127,7 @@ def estimate(
         jobs: the jobs.
         gb: base -> GB of one checkpoint in 16 bits.
         members: (base, subset) -> the checkpoints in it.
+        methods: recipe -> its merge method.
         backend: what scores the questions.
         measured: (rule, base) -> seconds, as `read_benchmarks` gives them.
     """
@@ -134,7 +140,8 @@ def estimate(
         row.measured += seconds is not None
         if seconds is None:
             count = len(members.get((base, subset), ()))
-            seconds = assumed_seconds(job, gb.get(base, 0.0), count, backend)
+            method = methods.get(job.wildcards.get("recipe"), "")
+            seconds = assumed_seconds(job, gb.get(base, 0.0), count, method, backend)
         row.seconds += seconds
         row.gpu_hours += seconds * job.resources.get("gpu", 0) / 3600
         row.cpu_hours += seconds * job.threads / 3600
@@ -174,7 +181,7 @@ def render(study: str, rows: list[Row], jobs: list[Job], gb: dict[str, float], l
         "Measured times are the medians of this machine's benchmarks/, by rule and base. Assumed:",
         f"  a GPU of {FLOPS / 1e12:.0f} TFLOP/s in practice, disks of {DISK:g} GB/s, a network of "
         f"{NETWORK:g} GB/s,",
-        f"  {START} s to start a job, {MERGING} s a GB and checkpoint to merge, "
+        f"  {START} s to start a job, {FACTORISING} s a GB to factorise, "
         f"{TOKENS['paper']['shared-prefix'] / 1e6:g} M tokens a model for",
         f"  suite paper (hf: {TOKENS['paper']['hf'] / 1e6:g} M), {OTHER_TOKENS / 1e6:g} M for any "
         "other. They stand in workflow/scripts/wildmerge/cost.py.",
