@@ -26,7 +26,11 @@ SCORE = "results/scores/pico/{}/{}/few.json"
         ("wild", {"merge": 2128, "evaluate": 2180, "download": 52, "factorize": 48}),
         ("homogeneous", {"merge": 42, "evaluate": 84, "download": 14, "fetch_suite": 2}),
         ("ablation", {"merge": 4 * 74, "evaluate": 4 * 75, "factorize_sum": 4}),
-        ("combine", {"merge": 8 * 4 * 76, "evaluate": 8 * 4 * 76 + 52}),
+        pytest.param(
+            "combine",
+            {"merge": 8 * 4 * 76, "evaluate": 8 * 4 * 76 + 52},
+            marks=pytest.mark.slow,
+        ),
         ("diagnostics", {"download": 52, "similarity": 4, "figure": 2}),
     ],
 )
