@@ -124,7 +124,7 @@ def test_merged_weights_in_flight_are_bounded(cluster, toy):
     time.sleep(10)
     submitted = len(cluster.queue())
     process.send_signal(signal.SIGINT)
-    process.wait(60)
+    process.wait(180)
     assert submitted == 2
 
 
