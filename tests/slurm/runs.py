@@ -47,6 +47,8 @@ class Workflow:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                # Where the tests run in the background, Ctrl-C is ignored by all that they start.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def run(self, *arguments: str, seconds: float = 1200) -> tuple[int, str]:
