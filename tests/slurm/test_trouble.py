@@ -122,8 +122,9 @@ def test_slurmctld_restarts(cluster, toy):
     cluster.stop_controller()
     time.sleep(20)
     cluster.start_controller()
+    # A job whose second step wants to start meanwhile fails, and is tried again.
     finish(workflow, process, 6)
-    assert set(workflow.counts().values()) == {1}
+    assert max(workflow.counts().values()) <= 2
 
 
 def test_a_bad_merge_mended_is_made_alone(cluster, toy):
