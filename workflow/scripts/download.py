@@ -21,6 +21,6 @@ if __name__ == "__main__":
     with job(snakemake.log[0], "download {base}/{model}".format(**snakemake.wildcards), 1):
         # What has no revision, a local folder, is not the same for everybody.
         store = snakemake.config.get("shared") if params.revision else None
-        names = ("repo", "revision", "files", "base")
+        names = ("repo", "revision", "files", "pickles", "base")
         key = {"rule": "download"} | {name: params.get(name) for name in names}
         once(store, key, [output], download)
