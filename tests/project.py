@@ -69,6 +69,12 @@ class Project:
         file.write_text(text, encoding="utf-8")
 
 
+def run_script(name: str, *arguments, cwd: Path) -> subprocess.CompletedProcess:
+    """Run one of workflow/scripts/ by itself, as the Makefile does, in a working folder."""
+    command = [sys.executable, ROOT / "workflow/scripts" / name, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
 def counts(text: str) -> dict[str, int]:
     """Jobs by rule from Snakemake's table of jobs, the total left out."""
     rows = re.findall(r"^(\w+) +(\d+)$", text, flags=re.MULTILINE)

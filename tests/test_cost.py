@@ -1,10 +1,7 @@
 """What a study will cost, from a dry run."""
 
-import subprocess
-import sys
-
 import pytest
-from project import ROOT
+from project import run_script
 from wildmerge import cost
 
 DRY_RUN = """\
@@ -84,23 +81,13 @@ def test_the_plan_says_what_is_measured_and_what_assumed():
 
 
 def test_make_plan_prints_a_whole_study(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / "workflow/scripts/cost_plan.py", "diagnostics"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_script("cost_plan.py", "diagnostics", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "similarity" in done.stdout
     assert "Peak disk" in done.stdout
 
 
 def test_an_unknown_study_is_said(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / "workflow/scripts/cost_plan.py", "nosuch"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_script("cost_plan.py", "nosuch", cwd=tmp_path)
     assert done.returncode == 1
     assert "dry run of nosuch" in done.stderr

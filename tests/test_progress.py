@@ -1,10 +1,7 @@
 """How far a run is, read from Snakemake's own logs."""
 
-import subprocess
-import sys
-
 import pytest
-from project import ROOT
+from project import run_script
 from wildmerge.progress import duration, read
 
 LOG = """\
@@ -80,23 +77,13 @@ def test_durations_are_said_as_people_do(seconds, said):
 
 
 def test_a_finished_study_is_shown_without_a_terminal(finished):
-    done = subprocess.run(
-        [sys.executable, ROOT / "workflow/scripts/watch.py"],
-        cwd=finished.folder,
-        capture_output=True,
-        text=True,
-    )
+    done = run_script("watch.py", cwd=finished.folder)
     assert done.returncode == 0, done.stderr
     assert "jobs done, 0 failed" in done.stdout
 
 
 def test_without_a_run_it_says_so(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / "workflow/scripts/watch.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_script("watch.py", cwd=tmp_path)
     assert done.returncode == 1
     assert "none was found" in done.stderr
 

@@ -13,6 +13,7 @@ import torch
 import transformers
 import yaml
 from lm_eval.api.instance import Instance
+from project import ROOT, STUDY
 from safetensors.torch import load_file, save_file
 from wildmerge import evaluation
 from wildmerge.checkpoints import fetch
@@ -20,19 +21,9 @@ from wildmerge.compatibility import EMBEDDING, HEAD
 from wildmerge.deltas import measure
 from wildmerge.merging import merge
 
-ROOT = Path(__file__).parents[1]
 PAIRS = [("the cat", " sat"), ("the cat", " sat down"), ("a", " b"), ("", "the cat")]
 SINGLE = "model.safetensors"
 QUERY = "model.layers.0.self_attn.q_proj"
-PAPER = (
-    "task_arithmetic",
-    "ties",
-    "model_stock",
-    "task_arithmetic_sb",
-    "ties_sb",
-    "tsv_m",
-    "iso_c",
-)
 BASES = {
     "llama-tied": lambda folder: pico.llama(folder),
     "llama-untied": lambda folder: pico.llama(folder, tied=False),
@@ -129,7 +120,7 @@ def test_every_kind_by_every_recipe(kind, tmp_path):
             torch.testing.assert_close(found[tensor], tensors[tensor], rtol=1e-6, atol=1e-7)
 
     recipes = yaml.safe_load((ROOT / "config/recipes.yaml").read_text())
-    for recipe in PAPER:
+    for recipe in STUDY["recipes"]:
         output = tmp_path / recipe
         merge(base, experts, recipes[recipe] | {"name": recipe}, output, dtype="float32")
         model, info = transformers.AutoModelForCausalLM.from_pretrained(

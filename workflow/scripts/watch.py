@@ -15,12 +15,13 @@ LOGS = Path(".snakemake/log")
 
 def latest() -> Progress:
     """The run of the newest log in this folder."""
-    logs = sorted(LOGS.glob("*.snakemake.log"), key=lambda path: path.stat().st_mtime)
-    if not logs:
+    logs = LOGS.glob("*.snakemake.log")
+    newest = max(logs, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
         sys.exit(
             f"A log of Snakemake was expected in {LOGS.resolve()}, none was found. Run a study."
         )
-    return read(logs[-1].read_text(encoding="utf-8", errors="replace"))
+    return read(newest.read_text(encoding="utf-8", errors="replace"))
 
 
 def table(run: Progress) -> Table:
