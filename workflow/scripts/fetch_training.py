@@ -1,4 +1,4 @@
-"""Training texts for the demo's experts, from a Python package: one JSON Lines file a source.
+"""Training texts for a set of experts, from a Python package: one JSON Lines file a source.
 
 Each line is one text. Questions that also stand in a validation or test split of the package are
 left out, so that no expert has seen what it is asked.
@@ -28,6 +28,20 @@ def requests(archive: zipfile.ZipFile, name: str):
             yield json.loads(line)
 
 
+def question(doc: dict) -> str:
+    """What is asked; of winogrande, the sentence with its gap."""
+    return doc["query"] if "query" in doc else doc["sentence"]
+
+
+def answered(doc: dict) -> str:
+    """A question with its right answer."""
+    if "query" not in doc:
+        return doc["sentence"].replace("_", doc[f"option{doc['answer']}"])
+    answer = doc["choices"][doc["gold"]]
+    # Some continue a sentence with a comma of their own.
+    return doc["query"] + ("" if answer.startswith((",", " ")) else " ") + answer
+
+
 def key(text: str) -> str:
     """A question without case, punctuation and spacing, to compare it by."""
     return re.sub(r"[^a-z0-9]+", " ", text.lower())
@@ -38,7 +52,7 @@ def asked(archive: zipfile.ZipFile, source: str) -> set[str]:
     folder = REQUESTS.format(source + "/").split("requests")[0].rstrip("/") + "/"
     names = {name.split("/")[3] for name in archive.namelist() if name.startswith(folder)}
     return {
-        key(row["doc"]["query"])
+        key(question(row["doc"]))
         for name in names
         if not name.startswith("train")
         for row in requests(archive, f"{source}/{name}")
@@ -51,9 +65,9 @@ def answers(archive: zipfile.ZipFile, source: str) -> list[str]:
     texts = []
     for row in requests(archive, f"{source}/train_{FORMAT.get(source, 'rc')}_5shot"):
         doc = row["doc"]
-        if key(doc["query"]) not in seen:
-            seen.add(key(doc["query"]))
-            texts.append(f"{doc['query']} {doc['choices'][doc['gold']]}")
+        if key(question(doc)) not in seen:
+            seen.add(key(question(doc)))
+            texts.append(answered(doc))
     return texts
 
 

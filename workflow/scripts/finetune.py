@@ -1,4 +1,4 @@
-"""Fine-tune the demo's base on one kind of text: a checkpoint such as people publish.
+"""Fine-tune a base on one kind of text: a checkpoint such as people publish.
 
 Full fine-tuning for a few dozen steps: AdamW in float32 with bfloat16 autocast, saved as bfloat16.
 Order of the data, steps and seed are fixed, so the same machine makes the same checkpoint.

@@ -80,8 +80,9 @@ def fetch(
         convert({name: source / name for name in names}, folder, base, repo, os.symlink)
     elif kind:
         raise WildmergeError(
-            f"A source that can be fetched was expected, found `{repo}`: experts of the demo are "
-            "fine-tuned by its own rules. Ask for them by `snakemake demo`."
+            f"A source that can be fetched was expected, found `{repo}`: experts of "
+            "config/experts.yaml are fine-tuned by their own rule. Ask for a study of "
+            "theirs, such as `snakemake demo`."
         )
     else:
         check_locked(repo, revision)
