@@ -228,6 +228,31 @@ rule factorize_sum:
         "workflow/scripts/factorize.py"
 
 
+# What the points of a sweep over lambda share: the update before that factor; gone with the last.
+rule update:
+    input:
+        base="resources/checkpoints/{base}/base",
+        experts=lambda w: [checkpoint(w.base, m) for m in drawn(w)],
+        verdicts=lambda w: [admitted(w.base, m) for m in drawn(w)],
+    output:
+        temp(directory("results/merges/{base}/{subset}/{recipe}/unscaled")),
+    log:
+        "logs/update/{base}/{subset}/{recipe}.log",
+    benchmark:
+        "benchmarks/update/{base}/{subset}/{recipe}.tsv"
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        gpu=1,
+        mem_mb=by_size(4000, 2500),
+        runtime=by_size(10, 10),
+    params:
+        members=drawn,
+        recipe=recipe,
+    script:
+        "workflow/scripts/update.py"
+
+
 # --- Merge: base + subset + recipe -> a model ---------------------------------------------------
 
 
@@ -237,6 +262,7 @@ rule merge:
         experts=lambda w: [checkpoint(w.base, m) for m in members(w)],
         verdicts=lambda w: [admitted(w.base, m) for m in members(w)],
         factors=factors,
+        unscaled=unscaled,
     output:
         model=temp(directory(MERGED)),
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",

@@ -116,3 +116,31 @@ def test_factors_read_less(family, of_experts, tmp_path):
         factors=[factors.Factors(tmp_path / "sum")],
     )
     assert shared["bytes_read"] < plain["bytes_read"]
+
+
+@pytest.mark.parametrize("recipe", ["task_arithmetic", "ties"])
+@pytest.mark.parametrize(("combine", "scale"), [("sum", 0.3), ("mean", 1.7), ("mean", 10)])
+def test_points_of_a_sweep_share_an_update(recipe, combine, scale, family, tmp_path):
+    base, experts = family
+    recipe = RECIPES[recipe]
+    first = recipe | {"parameters": recipe["parameters"] | {"combine": combine}}
+    point = recipe | {"parameters": first["parameters"] | {"lambda": scale}}
+    update = tmp_path / "unscaled"
+    factors.write_update(base, list(experts.values()), first, update, DIGESTS)
+    plain = merging.merge(base, experts, point, tmp_path / "plain", dtype="float32")
+    unscaled = factors.Factors(update, DIGESTS)
+    shared = merging.merge(
+        base, experts, point, tmp_path / "shared", dtype="float32", unscaled=unscaled
+    )
+    assert shared["output_digest"] == plain["output_digest"]
+    assert shared["norm"] == plain["norm"] > 0
+    # Base and an update, in place of base and four experts.
+    assert shared["bytes_read"] == plain["bytes_read"] * 2 / 5
+
+
+def test_an_update_of_other_weights_is_refused(family, tmp_path):
+    base, experts = family
+    recipe = RECIPES["task_arithmetic"]
+    factors.write_update(base, list(experts.values()), recipe, tmp_path / "unscaled", DIGESTS)
+    with pytest.raises(WildmergeError, match="made again"):
+        factors.Factors(tmp_path / "unscaled", {"base": "other"})

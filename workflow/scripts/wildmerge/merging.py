@@ -67,6 +67,7 @@ def merge(
     dtype: str = "bfloat16",
     device: str | None = None,
     factors: Sequence[Factors] = (),
+    unscaled: Factors | None = None,
 ) -> dict:
     """Merge experts into their base and write the model.
 
@@ -84,6 +85,8 @@ def merge(
         factors: factorisations made already: for tsv_m one of each expert, in order; for iso_c and
             task_arithmetic_sb one of the sum of their task vectors. Without them the merge
             factorises by itself.
+        unscaled: the update without its scale, made already, for a method that has one. The result
+            is the same to the bit.
 
     Returns:
         The content of summary.json that the merge itself knows: method, digest of the output, L2
@@ -109,11 +112,9 @@ def merge(
     _check_shapes(inputs, where)
     _check_companions(Path(base), where)
     shapes = {name: inputs[0][name] for name in sorted(inputs[0])}
-    update = _Update(method, recipe, len(experts), factors, device)
-    needed = {
-        name: inputs if update.reads_experts(name, e.shape) else inputs[:1]
-        for name, e in shapes.items()
-    }
+    update = _Update(method, recipe, len(experts), factors, unscaled, device)
+    needed = {name: update.sources(name, entry, inputs) for name, entry in shapes.items()}
+    made = [*factors, *([unscaled] if unscaled else [])]
     # Buffers that are no floating-point numbers are kept as they are.
     dtypes = {n: DTYPES[dtype] if e.dtype.is_floating_point else e.dtype for n, e in shapes.items()}
     progress = _Progress(where, sum(w[n].nbytes for n, sources in needed.items() for w in sources))
@@ -157,7 +158,7 @@ def merge(
         "tensors": tensors,
         "warnings": notes,
         "seconds": time.monotonic() - started,
-        "bytes_read": sum(w.bytes_read for w in [*inputs, *(f.weights for f in factors)]),
+        "bytes_read": sum(w.bytes_read for w in [*inputs, *(found.weights for found in made)]),
         "bytes_written": writer.nbytes,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": {
@@ -217,20 +218,30 @@ def _method(recipe: dict, where: str):
 
 
 class _Update:
-    """The update of one tensor after another, by a method with or without factors."""
+    """The update of one tensor after another, with what others have computed of it already."""
 
-    def __init__(self, method, recipe: dict, experts: int, factors: Sequence[Factors], device):
+    def __init__(self, method, recipe, experts: int, factors, unscaled, device):
         self.method, self.experts, self.factors, self.device = method, experts, factors, device
+        self.unscaled = unscaled
+        if unscaled:
+            _, self.scale = method.unscaled(recipe["parameters"], experts)
         self.foreign = recipe["merge_method"].startswith(MERGEKIT)
         self.parameters = recipe["parameters"]
         self.from_sum = bool(factors) and method.from_sum
 
-    def reads_experts(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether the experts' own tensors are needed; the factors of their sum replace them."""
-        return not (self.from_sum and is_projection(name, shape))
+    def sources(self, name: str, entry, inputs: Sequence[Weights]) -> Sequence[Weights]:
+        """Where the tensors come from: of base and experts, or what replaces these."""
+        if self.unscaled and entry.dtype.is_floating_point:
+            return [inputs[0], self.unscaled.weights]
+        return inputs[:1] if self.from_sum and is_projection(name, entry.shape) else inputs
 
     def __call__(self, name: str, base: torch.Tensor, experts: list[torch.Tensor]) -> torch.Tensor:
-        """The update, float32; NaN where the arithmetic did not come to an end."""
+        """The update, float32; NaN where the arithmetic did not come to an end.
+
+        experts: the tensors of `sources` after the base's.
+        """
+        if self.unscaled:
+            return experts[0] * self.scale
         if self.foreign:
             return self.method.merged(name, base, experts).sub_(base)
         projection = is_projection(name, base.shape)

@@ -33,6 +33,9 @@ class Method:
         from_sum: the method's function of (factors of the sum of the task vectors, number of
             experts, **parameters), where these factors are all it needs.
         fewest: the fewest experts it is defined for.
+        unscaled: of (parameters, number of experts): the parameters of an update which merges of
+            other scales share, and the factor that makes it this one, to the bit; None where the
+            scale is no plain factor.
         mergekit: the recipe's parameters in the names of mergekit's own method; None for the
             methods that this package registers with mergekit under their own names.
     """
@@ -41,6 +44,7 @@ class Method:
     other: Callable[..., torch.Tensor] | None = None
     from_sum: Callable[..., torch.Tensor] | None = None
     fewest: int = 1
+    unscaled: Callable[[dict, int], tuple[dict, float]] | None = None
     mergekit: Callable[[dict], dict] | None = None
 
     def __call__(
@@ -85,8 +89,12 @@ def _boosted(plain, from_sum=None):
 
 
 METHODS = {
-    "task_arithmetic": Method(task_arithmetic.update, mergekit=task_arithmetic.mergekit),
-    "ties": Method(ties.update, mergekit=ties.mergekit),
+    "task_arithmetic": Method(
+        task_arithmetic.update,
+        unscaled=task_arithmetic.unscaled,
+        mergekit=task_arithmetic.mergekit,
+    ),
+    "ties": Method(ties.update, unscaled=ties.unscaled, mergekit=ties.mergekit),
     "model_stock": Method(model_stock.update, fewest=2, mergekit=model_stock.mergekit),
     "tsv_m": Method(tsv_m.update, other=_mean),
     "iso_c": Method(iso_c.update, other=_mean, from_sum=iso_c.from_factors),

@@ -21,7 +21,7 @@ def update(
     Returns:
         The update, float32, of the base's shape: W_merged = W_0 + update.
     """
-    scale = lambda_ / len(experts) if combine == "mean" else lambda_
+    scale = _scale(combine, lambda_, len(experts))
     total = torch.empty(base.numel(), device=base.device)
     origin, *members = flat([base, *experts])
 
@@ -30,6 +30,17 @@ def update(
 
     in_parallel(chunk, slices(base.numel()))
     return total.view(base.shape)
+
+
+def unscaled(parameters: dict, experts: int) -> tuple[dict, float]:
+    """The parameters of the plain sum, and the factor that makes it this update."""
+    return {"combine": "sum", "lambda": 1.0}, _scale(
+        parameters["combine"], parameters["lambda"], experts
+    )
+
+
+def _scale(combine: str, lambda_: float, experts: int) -> float:
+    return lambda_ / experts if combine == "mean" else lambda_
 
 
 def mergekit(parameters: dict) -> dict:

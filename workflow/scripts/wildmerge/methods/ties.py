@@ -100,6 +100,11 @@ def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> _Bound:
     return _Bound(threshold.view(np.float32).item(), int(last))
 
 
+def unscaled(parameters: dict, experts: int) -> tuple[dict, float]:
+    """The parameters of the update with λ = 1, and the factor that makes it this one."""
+    return parameters | {"lambda": 1.0}, parameters["lambda"]
+
+
 def mergekit(parameters: dict) -> dict:
     """The same recipe in the names of mergekit's own `ties`."""
     return {

@@ -1,0 +1,12 @@
+"""Compute a subset's update without its scale, for the points of a sweep over lambda."""
+
+from wildmerge.factors import digests, write_update
+from wildmerge.jobs import job
+
+if __name__ == "__main__":
+    members, recipe = snakemake.params.members, snakemake.params.recipe
+    what = "update {base}/{subset}/{recipe}".format(**snakemake.wildcards)
+    with job(snakemake.log[0], what, snakemake.threads):
+        found = digests(members, snakemake.input.verdicts)
+        base, experts = snakemake.input.base, snakemake.input.experts
+        write_update(base, experts, recipe, snakemake.output[0], found)
