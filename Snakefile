@@ -476,6 +476,8 @@ rule keep:
             for s in scores(w.study)
             if (s["base"], s["subset"], s["recipe"]) == (w.base, w.subset, w.recipe)
         ],
-        models=lambda w: study_models(w.study),
+        models=lambda w: [
+            r | {"license": license_of(r, SHEETS.lock)} for r in study_models(w.study)
+        ],
     script:
         "workflow/scripts/keep.py"

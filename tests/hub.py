@@ -28,7 +28,7 @@ class Repository:
     paths that are listed but answered by status 404; lost_after_cut: those that were cut become
     so. stall: paths whose transfer stops half-way without an end. moved: the name that the
     repository has now. elsewhere: large files are fetched from another host, as from the hub's CDN.
-    refuses: the status that answers every request for the repository.
+    refuses: the status that answers every request for the repository. license: as its card says.
     """
 
     files: dict[str, bytes]
@@ -43,6 +43,7 @@ class Repository:
     moved: str = ""
     elsewhere: bool = False
     refuses: int = 0
+    license: str = ""
 
     @property
     def commit(self) -> str:
@@ -147,6 +148,7 @@ class Hub:
             "private": repository.private,
             "gated": "manual" if repository.gated else False,
             "tags": [],
+            "cardData": {"license": repository.license} if repository.license else None,
             "downloads": 0,
             "likes": 0,
             "siblings": siblings,

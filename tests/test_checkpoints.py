@@ -23,7 +23,7 @@ from wildmerge import WildmergeError, hub
 from wildmerge.checkpoints import fetch
 from wildmerge.compatibility import EMBEDDING, HEAD
 from wildmerge.deltas import measure
-from wildmerge.lock import apply_lock, locked_files, read_lock, resolve
+from wildmerge.lock import apply_lock, license_of, locked_files, read_lock, resolve
 from wildmerge.preflight import ADMITTED, CONVERTED, UNSEEN, UNUSABLE, USABLE, check, table
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -835,6 +835,7 @@ def test_other_shapes_and_layers(wild, tmp_path):
 def test_lock(wild, server):
     it = wild()
     del server.repositories["meta/base"]
+    it.repository.license = "gemma"
     rows = [
         it.row(model="base", repo="meta/base", revision=""),
         it.row(revision=""),
@@ -843,6 +844,7 @@ def test_lock(wild, server):
     it.files["README.md"] = b"no part of a checkpoint"
     lock, failed = resolve(rows, {})
     assert list(lock) == ["who/it"] and lock["who/it"]["revision"] == it.commit
+    assert license_of(rows[1], lock) == "gemma" and license_of(rows[2], lock) == ""
     files = lock["who/it"]["files"]
     assert "README.md" not in files
     assert files[SINGLE] == [len(it.files[SINGLE]), hubs.digest(SINGLE, it.files[SINGLE])]

@@ -223,10 +223,13 @@ def test_model_card_tells_inputs_scores_and_intervals(small):
     row = next(r for r in plan if r["n"] == 2 and r["recipe"] == "iso_c")
     summary = json.loads(Path(row["summary"]).read_text())
     score = json.loads(Path(row["scores"]).read_text())
-    card = report_card.model_card(summary, [score], frames["comparisons"], sheet)
+    licensed = [row | {"license": "llama3.2"} if row["model"] == "base" else row for row in sheet]
+    card = report_card.model_card(summary, [score], frames["comparisons"], licensed)
     assert card.startswith("---\nbase_model:\n- org/base\n")
     assert card.count("| a note |") == 2
-    assert "read the licence in every repository" in card
+    assert card.count("| llama3.2 |") == 1 and card.count("| not stated |") == 2
+    assert "Licences named by the inputs: llama3.2 (2 of 3 name none)" in card
+    assert "licence in every repository above" in card
     assert summary["output_digest"] in card
     own = frames["comparisons"].query(
         "base == @row['base'] and subset == @row['subset'] and recipe == 'iso_c'"

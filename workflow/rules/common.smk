@@ -14,7 +14,7 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SCRIPTS), os.getenv("PYTHONPATH")])))
 
 from wildmerge import sheets
-from wildmerge.lock import is_hub, locked_files, takes_pickles
+from wildmerge.lock import is_hub, license_of, locked_files, takes_pickles
 from wildmerge.plan import BASE, IDENTITY, pool
 
 # A working folder with a config/ of its own is a project of its own.

@@ -38,12 +38,13 @@ class Listing:
 
     repo: its present name (a renamed one differs from what was asked for). revision: the commit,
     40 hexadecimal digits. files: path -> (bytes, digest); the digest is the sha256 of a large
-    file and the git blob's sha1 of a small one.
+    file and the git blob's sha1 of a small one. license: as its model card names it, or "".
     """
 
     repo: str
     revision: str
     files: dict[str, tuple[int, str]]
+    license: str = ""
 
 
 def endpoint() -> str:
@@ -150,7 +151,12 @@ def list_files(repo: str, revision: str | None = None) -> Listing:
         file.rfilename: (file.size, file.lfs.sha256 if file.lfs else file.blob_id)
         for file in info.siblings
     }
-    return Listing(info.id, info.sha, files)
+    # A card may name several, or a name of its own for "other".
+    card = info.card_data or {}
+    names = card.get("license_name") or card.get("license") or ""
+    return Listing(
+        info.id, info.sha, files, ", ".join([names] if isinstance(names, str) else names)
+    )
 
 
 def _url(repo: str, revision: str, name: str) -> str:

@@ -1,7 +1,8 @@
 """The lock: which commit of each hub repository is used, and what its files must be.
 
 models.tsv is written by people and stays as they order and comment it; the lock is written by
-`make lock`, and is committed too: repository -> {revision, files: name -> [bytes, digest]}.
+`make lock`, and is committed too: repository -> {revision, license, files: name -> [bytes,
+digest]}.
 """
 
 from pathlib import Path
@@ -43,6 +44,11 @@ def locked_files(row: dict, lock: dict[str, dict]) -> dict[str, list] | None:
     return entry["files"] if entry and entry["revision"] == row["revision"] else None
 
 
+def license_of(row: dict, lock: dict[str, dict]) -> str:
+    """The licence that a row's model card named when it was locked; "" where none is known."""
+    return lock.get(row["repo"], {}).get("license", "") if is_hub(row) else ""
+
+
 def resolve(rows: list[dict], lock: dict[str, dict]) -> tuple[dict[str, dict], list[str]]:
     """Look up what is not locked yet.
 
@@ -74,6 +80,7 @@ def resolve(rows: list[dict], lock: dict[str, dict]) -> tuple[dict[str, dict], l
             continue
         new[repo] = {
             "revision": listing.revision,
+            "license": listing.license,
             "files": {name: list(listing.files[name]) for name in sorted(names)},
         }
     return dict(sorted(new.items())), failed

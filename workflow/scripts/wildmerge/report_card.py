@@ -13,13 +13,17 @@ def model_card(
     """The model card of a merge, in Markdown with the hub's metadata.
 
     summary: its summary.json; scores: its score files; comparisons: the study's comparisons.csv;
-    sheet: rows of models.tsv.
+    sheet: rows of models.tsv, each with its `license` where that is known.
     """
     rows = {(row["base"], row["model"]): row for row in sheet}
     base = rows[summary["base"], "base"]
     inputs = [base, *(rows[summary["base"], member] for member in summary["members"])]
     name = f"{style.base_label(summary['base'])}, {summary['subset']}, {summary['recipe']}"
     settings = ", ".join(f"{k} {v}" for k, v in summary["parameters"].items()) or "no parameters"
+    known = sorted({row.get("license") for row in inputs} - {None, ""})
+    silent = sum(not row.get("license") for row in inputs)
+    named = ", ".join(known) or "none"
+    named += f" ({silent} of {len(inputs)} name none)" if silent and known else ""
     lines = [
         "---",
         "base_model:",
@@ -38,22 +42,23 @@ def model_card(
         "",
         "## Inputs",
         "",
-        "| model | repository | revision | note | sha256 over the weights |",
-        "|---|---|---|---|---|",
+        "| model | repository | revision | licence | note | sha256 over the weights |",
+        "|---|---|---|---|---|---|",
     ]
     for row in inputs:
         cells = (
             row["model"],
             row["repo"],
             row.get("revision") or "unlocked",
+            row.get("license") or "not stated",
             row.get("note") or "–",
             summary["inputs"].get(row["model"], "–"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "A merge is a derivative of all its inputs: read the licence in every repository above "
-        "before you pass it on, since the terms of each of them apply.",
+        f"Licences named by the inputs: {named}. A merge is a derivative of all its inputs: read "
+        "the licence in every repository above before you pass it on: the terms of each apply.",
         "",
         "## Scores",
         "",
