@@ -1,14 +1,16 @@
 """What merging costs, against mergekit and against the equations written plainly.
 
     make bench-merge                                  everything, some twenty minutes on two cores
-    python tests/benchmarks/bench_merge.py [task_arithmetic|ties|model_stock|subspace ...]
-                                           [--model M] [--repeats N] [--folder F]
+    python tests/benchmarks/bench_merge.py [WHAT ...] [--model M] [--repeats N] [--folder F]
+
+WHAT: task_arithmetic, ties, model_stock, sweep, subspace, memory.
 
 Synthetic experts in bf16 at the shapes of one layer of Llama-3.2-3B or Qwen3-4B: noise on every
 weight and a few strong directions, as fine-tuning leaves them. Both sides read the same files in
 the same run. Times are of a whole process where mergekit is the other side, of the computation
 alone where it is a plain implementation; there one matrix of each shape is timed and counted as
-often as a layer has it.
+often as a layer has it. `sweep` is ten values of lambda with and without an update made once;
+`memory` is the peak with a whole vocabulary, a model's largest tensor (11 GB of disk).
 """
 
 import argparse
@@ -28,7 +30,7 @@ sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "tests")]
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from wildmerge import merging  # noqa: E402
+from wildmerge import factors, merging  # noqa: E402
 from wildmerge.methods import is_projection, iso_c, spectral, subspace_boosting, tsv_m  # noqa: E402
 from wildmerge.weights import Weights  # noqa: E402
 
@@ -59,8 +61,8 @@ MODELS = {
 }
 
 
-def shapes(model: str) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of a model of one layer and a small vocabulary."""
+def shapes(model: str, vocabulary: int = VOCAB) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of a model of one layer and, unless told otherwise, a small vocabulary."""
     c = MODELS[model]
     hidden, inner = c["hidden_size"], c["intermediate_size"]
     q, kv = c["num_attention_heads"] * c["head_dim"], c["num_key_value_heads"] * c["head_dim"]
@@ -78,7 +80,8 @@ def shapes(model: str) -> dict[str, tuple[int, ...]]:
     if model == "qwen3-4b":
         layer |= {"self_attn.q_norm": (c["head_dim"],), "self_attn.k_norm": (c["head_dim"],)}
     names = {f"model.layers.0.{name}.weight": shape for name, shape in layer.items()}
-    return {"model.embed_tokens.weight": (VOCAB, hidden), "model.norm.weight": (hidden,)} | names
+    ends = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    return ends | names
 
 
 def delta(shape, generator) -> torch.Tensor:
@@ -90,18 +93,22 @@ def delta(shape, generator) -> torch.Tensor:
     return noise + left @ torch.randn(8, shape[1], generator=generator) * 0.3
 
 
-def make(folder: Path, model: str, experts: int) -> tuple[Path, dict[str, Path]]:
+def make(
+    folder: Path, model: str, experts: int, vocabulary: int = VOCAB
+) -> tuple[Path, dict[str, Path]]:
     """Write the base and the experts, unless they are there."""
-    paths = [folder / model / name for name in ["base", *(f"e{i:02}" for i in range(experts))]]
+    home = folder / f"{model}-{vocabulary}"
+    paths = [home / name for name in ["base", *(f"e{i:02}" for i in range(experts))]]
     config = MODELS[model] | {
         "num_hidden_layers": 1,
-        "vocab_size": VOCAB,
+        "vocab_size": vocabulary,
         "tie_word_embeddings": True,
         "rms_norm_eps": 1e-5,
         "torch_dtype": "bfloat16",
     }
     generator = torch.Generator().manual_seed(0)
-    base = {n: 0.02 * torch.randn(s, generator=generator) for n, s in shapes(model).items()}
+    sizes = shapes(model, vocabulary)
+    base = {n: 0.02 * torch.randn(size, generator=generator) for n, size in sizes.items()}
     for seed, path in enumerate(paths):
         if (path / "model.safetensors").exists():
             continue
@@ -227,6 +234,65 @@ def linear(folder: Path, model: str, methods: list[str], repeats: int) -> None:
     table(
         f"Linear methods, {model}, one layer, 12 experts; 14 of its largest tensors in float32 are "
         f"{14 * largest:.2f} GB",
+        rows,
+    )
+
+
+LAMBDAS = [0.1 * i for i in range(1, 11)]
+
+
+def sweep(folder: Path, model: str, repeats: int) -> None:
+    """Ten values of lambda of one subset: each by itself, and from an update made once."""
+    base, experts = make(folder, model, 12)
+    rows = []
+    for name in ("task_arithmetic", "ties"):
+        recipe = RECIPES[name]
+        points = [recipe | {"parameters": recipe["parameters"] | {"lambda": x}} for x in LAMBDAS]
+        runs = []
+        for _ in range(repeats):
+            alone = [merging.merge(base, experts, p, folder / "alone") for p in points]
+            members = list(experts.values())
+            seconds, _ = timed(factors.write_update, base, members, recipe, folder / "update", {})
+            update = [factors.Factors(folder / "update") for _ in points]
+            shared = [
+                merging.merge(base, experts, p, folder / "shared", unscaled=u)
+                for p, u in zip(points, update, strict=True)
+            ]
+            assert [s["output_digest"] for s in alone] == [s["output_digest"] for s in shared]
+            once = sum(e.nbytes for e in Weights(base).values()) * (len(experts) + 1)
+            runs.append(
+                {
+                    "method": name,
+                    "alone s": sum(s["seconds"] for s in alone),
+                    "shared s": seconds + sum(s["seconds"] for s in shared),
+                    "alone GB read": sum(s["bytes_read"] for s in alone) / 1e9,
+                    "shared GB read": (once + sum(s["bytes_read"] for s in shared)) / 1e9,
+                }
+            )
+        runs.sort(key=lambda run: run["alone s"] / run["shared s"])
+        middle = runs[len(runs) // 2]
+        rows.append(middle | {"ratio": middle["alone s"] / middle["shared s"], "same bits": "yes"})
+    table(f"Ten values of lambda, {model}, one layer, 12 experts", rows)
+
+
+def memory(folder: Path, model: str) -> None:
+    """Peak memory with the whole vocabulary, against tensors of its size in float32."""
+    vocabulary = {"llama-3.2-3b": 128256, "qwen3-4b": 151936}[model]
+    base, experts = make(folder, model, 12, vocabulary)
+    tensor = vocabulary * MODELS[model]["hidden_size"] * 4 / 1e9
+    rows = []
+    for name in LINEAR:
+        job = {"base": str(base), "experts": {k: str(v) for k, v in experts.items()}}
+        job |= {"recipe": RECIPES[name], "output": str(folder / "ours")}
+        wall, _, peak = whole_process(
+            [sys.executable, "-c", OURS, json.dumps(job)], PYTHONPATH=str(ROOT / "workflow/scripts")
+        )
+        rows.append(
+            {"method": name, "s": wall, "peak GB": peak, "of 14 tensors": peak / 14 / tensor}
+        )
+    table(
+        f"{model}, vocabulary of {vocabulary}, 12 experts; its embedding in float32 is "
+        f"{tensor:.2f} GB, 14 of them {14 * tensor:.1f} GB",
         rows,
     )
 
@@ -377,7 +443,7 @@ def _plain_procrustes(near, far):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", default=[*LINEAR, "subspace"])
+    parser.add_argument("what", nargs="*", metavar="WHAT", default=[*LINEAR, "sweep", "subspace"])
     parser.add_argument("--model", choices=MODELS, action="append")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--folder", type=Path)
@@ -388,8 +454,12 @@ def main() -> None:
         for model in arguments.model or MODELS:
             if methods := [name for name in LINEAR if name in arguments.what]:
                 linear(folder, model, methods, arguments.repeats)
+            if "sweep" in arguments.what:
+                sweep(folder, model, arguments.repeats)
             if "subspace" in arguments.what:
                 subspace(model, arguments.repeats)
+            if "memory" in arguments.what:
+                memory(folder, model)
     finally:
         if not arguments.folder:
             shutil.rmtree(folder)
