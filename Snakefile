@@ -8,7 +8,7 @@ min_version("9.27")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/experts.smk"
+include: "workflow/rules/demo.smk"
 
 
 wildcard_constraints:
