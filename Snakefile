@@ -29,6 +29,10 @@ localrules:
     report,
 
 
+onstart:
+    refuse_unlocked()
+
+
 rule all:
     input:
         [study_files(study) for study in chosen_studies()],
@@ -195,6 +199,7 @@ rule factorize:
         "envs/wildmerge.yaml"
     resources:
         gpu=1,
+        disk_mb=lambda w: int(0.4 * weights_mb(w)),
         mem_mb=by_size(4000, 500),
         runtime=by_size(10, 10),
     params:
@@ -219,6 +224,7 @@ rule factorize_sum:
         "envs/wildmerge.yaml"
     resources:
         gpu=1,
+        disk_mb=lambda w: int(2.6 * weights_mb(w)),
         mem_mb=by_size(4000, 2500),
         runtime=by_size(10, 10),
     params:
@@ -235,20 +241,22 @@ rule update:
         experts=lambda w: [checkpoint(w.base, m) for m in drawn(w)],
         verdicts=lambda w: [admitted(w.base, m) for m in drawn(w)],
     output:
-        temp(directory("results/merges/{base}/{subset}/{recipe}/unscaled")),
+        temp(directory("results/merges/{base}/{subset}/unscaled/{unscaled}")),
     log:
-        "logs/update/{base}/{subset}/{recipe}.log",
+        "logs/update/{base}/{subset}/{unscaled}.log",
     benchmark:
-        "benchmarks/update/{base}/{subset}/{recipe}.tsv"
+        "benchmarks/update/{base}/{subset}/{unscaled}.tsv"
+    wildcard_constraints:
+        unscaled="[a-z0-9._-]+",
     conda:
         "envs/wildmerge.yaml"
     resources:
-        gpu=1,
+        disk_mb=lambda w: 2 * weights_mb(w),
         mem_mb=by_size(4000, 2500),
         runtime=by_size(10, 10),
     params:
         members=drawn,
-        recipe=recipe,
+        recipe=any_scaled,
     script:
         "workflow/scripts/update.py"
 
@@ -476,8 +484,6 @@ rule keep:
             for s in scores(w.study)
             if (s["base"], s["subset"], s["recipe"]) == (w.base, w.subset, w.recipe)
         ],
-        models=lambda w: [
-            r | {"license": license_of(r, SHEETS.lock)} for r in study_models(w.study)
-        ],
+        config=str(CONFIG),
     script:
         "workflow/scripts/keep.py"

@@ -42,10 +42,10 @@ def evaluate(folder, base, suite, rows, tasks, rng):
     task = np.repeat(np.arange(len(tasks)), list(tasks.values()))
     chance = rng.uniform(0.35, 0.6, len(tasks))[task]
     right = rng.random(task.size) < chance
-    plan = []
+    pool, plan = sum(n == 1 for _, n, *_ in rows), []
     for subset, n, draw, members, recipe, gain, churn in rows:
         row = dict(base=base, subset=subset, n=n, draw=draw, members=list(members), recipe=recipe,
-                   suite=suite)  # fmt: skip
+                   suite=suite, pool=pool)  # fmt: skip
         correct = outcomes(rng, right, chance, gain, churn) if churn else right
         plan.append(row | write(folder, row, correct, tasks, task, churn, rng))
     return plan

@@ -65,7 +65,9 @@ def test_from_preflight_to_gate(hub_project, server, pico_family, monkeypatch):
     # Nothing is downloaded before it is locked; a dry run is not stopped by that.
     assert hub_project.jobs("pico")["download"] == 5
     done = hub_project.snakemake("resources/checkpoints/pico/bob", check=False)
-    assert done.returncode and "make lock" in done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert done.returncode and "found none for pico/base, pico/bob" in said and "make lock" in said
+    assert not (hub_project.folder / "logs/download").exists()
     assert lock_script.main(hub_project.folder / "config") == 1
     dan = pico_family[1]["dan"]
     server.repositories["who/dan"] = hubs.Repository(hubs.from_folder(dan))

@@ -1,10 +1,15 @@
 """Factorisations kept as files: merges with them are those without."""
 
+import ast
+import re
+
 import pico
 import pytest
 import torch
+from project import ROOT
 from test_merging import RECIPES, tensors
 from wildmerge import WildmergeError, factors, merging
+from wildmerge.methods import METHODS
 
 DIGESTS = {"base": "b", "e0": "0"}
 SHARING = ["iso_c", "task_arithmetic_sb"]
@@ -128,7 +133,8 @@ def test_points_of_a_sweep_share_an_update(recipe, combine, scale, family, tmp_p
     update = tmp_path / "unscaled"
     factors.write_update(base, list(experts.values()), first, update, DIGESTS)
     plain = merging.merge(base, experts, point, tmp_path / "plain", dtype="float32")
-    unscaled = factors.Factors(update, DIGESTS)
+    told = DIGESTS | {factors.UPDATE: factors.unscaled(point, len(experts))}
+    unscaled = factors.Factors(update, told)
     shared = merging.merge(
         base, experts, point, tmp_path / "shared", dtype="float32", unscaled=unscaled
     )
@@ -138,9 +144,29 @@ def test_points_of_a_sweep_share_an_update(recipe, combine, scale, family, tmp_p
     assert shared["bytes_read"] == plain["bytes_read"] * 2 / 5
 
 
-def test_an_update_of_other_weights_is_refused(family, tmp_path):
+def test_an_update_of_other_weights_or_another_density_is_refused(family, tmp_path):
     base, experts = family
-    recipe = RECIPES["task_arithmetic"]
+    recipe = RECIPES["ties"]
     factors.write_update(base, list(experts.values()), recipe, tmp_path / "unscaled", DIGESTS)
-    with pytest.raises(WildmergeError, match="made again"):
-        factors.Factors(tmp_path / "unscaled", {"base": "other"})
+    own = {factors.UPDATE: factors.unscaled(recipe, len(experts))}
+    assert factors.Factors(tmp_path / "unscaled", DIGESTS | own)
+    denser = recipe | {"parameters": recipe["parameters"] | {"density": 0.5}}
+    other = {factors.UPDATE: factors.unscaled(denser, len(experts))}
+    for wrong in ({"base": "other"} | own, DIGESTS | other):
+        with pytest.raises(WildmergeError, match="made again"):
+            factors.Factors(tmp_path / "unscaled", wrong)
+
+
+def test_the_workflow_shares_what_the_methods_call_scales():
+    """common.smk lists which parameters are but a factor, since it may not import torch."""
+    text = (ROOT / "workflow/rules/common.smk").read_text()
+    scales = ast.literal_eval(re.search(r"^SCALES = (.*)$", text, re.M)[1])
+    assert {name for name, method in METHODS.items() if method.unscaled} == set(scales)
+    for name, own in scales.items():
+        parameters = {"combine": "mean", "density": 0.2, "lambda": 0.7}
+        parameters = {k: v for k, v in parameters.items() if k in RECIPES[name]["parameters"]}
+        changed = {"combine": "sum", "density": 0.3, "lambda": 0.9}
+        for key in parameters:
+            before, _ = METHODS[name].unscaled(parameters, 3)
+            after, _ = METHODS[name].unscaled(parameters | {key: changed[key]}, 3)
+            assert (before == after) == (key in own)

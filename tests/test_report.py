@@ -227,8 +227,8 @@ def test_model_card_tells_inputs_scores_and_intervals(small):
     card = report_card.model_card(summary, [score], frames["comparisons"], licensed)
     assert card.startswith("---\nbase_model:\n- org/base\n")
     assert card.count("| a note |") == 2
-    assert card.count("| llama3.2 |") == 1 and card.count("| not stated |") == 2
-    assert "Licences named by the inputs: llama3.2 (2 of 3 name none)" in card
+    assert card.count("| llama3.2 |") == 1 and card.count("| not known |") == 2
+    assert "Licences of the inputs: llama3.2 (of 2 of 3 not known)" in card
     assert "licence in every repository above" in card
     assert summary["output_digest"] in card
     own = frames["comparisons"].query(

@@ -113,6 +113,15 @@ def test_draws_are_a_sample_of_all_subsets_of_the_pool(tmp_path):
     assert intervals[["draws_low", "draws_high"]].iloc[0].tolist() == pytest.approx(expected)
 
 
+def test_the_pool_is_the_studys_also_where_no_checkpoint_is_scored_alone(tmp_path):
+    plan = simulate.study(tmp_path, pool=6, sizes={2: 2}, recipes=["iso_c"], tasks=TASKS, seed=1)
+    columns = ["draws_low", "draws_high"]
+    whole = compare.study(plan, seed=0)[1].query("n == 2 and reference == 'base'")[columns]
+    merges = [row for row in plan if row["n"] != 1]
+    alone = compare.study(merges, seed=0)[1].query("n == 2 and reference == 'base'")[columns]
+    assert alone.to_numpy() == pytest.approx(whole.to_numpy())
+
+
 def test_same_seed_same_numbers_and_order_of_the_plan_does_not_matter(plan, study):
     again = compare.study(plan, seed=0)
     for one, other in zip(study, again, strict=True):
@@ -134,7 +143,7 @@ def test_models_that_never_differ_have_no_interval(tmp_path):
     rows = [("base", 0, "identity", []), ("ann", 1, "identity", ["ann"])]
     rows += [("n02-01", 2, "ties", ["ann", "bob"])]
     plan = [
-        dict(base="x", subset=s, n=n, draw=int(n == 2), members=m, recipe=r, suite="s",
+        dict(base="x", subset=s, n=n, draw=int(n == 2), members=m, recipe=r, suite="s", pool=2,
              items=str(items(tmp_path / f"{s}.parquet", right)))
         for s, n, r, m in rows
     ]  # fmt: skip

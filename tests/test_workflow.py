@@ -10,7 +10,9 @@ import time
 import pandas as pd
 import pico
 import pytest
-from project import EXPERTS, ROOT, STUDY, Project, counts, make_project
+import yaml
+from project import EXPERTS, ROOT, STUDY, Project, counts, make_project, models_sheet
+from wildmerge import merging
 from wildmerge.weights import Weights
 
 SCORE = "results/scores/pico/{}/{}/few.json"
@@ -181,6 +183,39 @@ def test_a_nan_in_an_expert_stops_its_merges_before_they_start(tmp_path, pico_fa
     assert name in said
     assert "rule merge:" not in said
     assert (project.folder / "results/task_vectors/pico/ann.json").exists()
+
+
+def test_points_of_a_sweep_share_one_update(project, pico_family):
+    sweep = {"recipe": "ties", "parameters": {"lambda": [0.1, 0.5, 1.0, 1.5, 2.0]}}
+    study = {key: STUDY[key] for key in STUDY if key != "recipes"} | {"sweeps": [sweep]}
+    project.write("config/studies/pico.yaml", study | {"sizes": [4]})
+    points = ["ties", *(f"ties-lambda{x:g}" for x in (0.5, 1.0, 1.5, 2.0))]
+    wanted = [f"results/merges/pico/n04-01/{point}/summary.json" for point in points]
+    assert project.jobs(*wanted) | {"update": 1, "merge": 5} == project.jobs(*wanted)
+    project.snakemake(*wanted)
+    base, experts = pico_family
+    recipe = yaml.safe_load((ROOT / "config/recipes.yaml").read_text())["ties"] | {"name": "x"}
+    for path, scale in zip(wanted, (0.1, 0.5, 1.0, 1.5, 2.0), strict=True):
+        point = recipe | {"parameters": recipe["parameters"] | {"lambda": scale}}
+        alone = merging.merge(base, experts, point, project.folder / "alone")
+        summary = json.loads((project.folder / path).read_text())
+        assert summary["output_digest"] == alone["output_digest"]
+        assert summary["bytes_read"] < alone["bytes_read"]
+    assert not list(project.folder.glob("results/merges/pico/n04-01/unscaled/*"))
+
+
+def test_only_trained_rows_are_fine_tuned(project):
+    rows = [{"base": "pico", "model": "base", "repo": "dir:/nowhere", "gb": "0.01"}]
+    code = {"base": "pico", "model": "code", "repo": "dir:/mine", "pool": "wild"}
+    mine = {"base": "pico", "model": "mine", "repo": "trained:code", "pool": "wild"}
+    project.write("config/studies/pico.yaml", STUDY | {"sizes": [2]})
+    project.write("config/models.tsv", models_sheet([*rows, code, mine]))
+    assert project.jobs("resources/checkpoints/pico/code") == {"download": 2}
+    jobs = project.jobs("resources/checkpoints/pico/mine")
+    assert jobs == {"download": 1, "fetch_training": 1, "finetune": 1}
+    project.write("config/models.tsv", models_sheet([*rows, code, mine | {"repo": "trained:x"}]))
+    done = project.snakemake("pico", "-n", check=False)
+    assert done.returncode and "found trained:x. Known are" in done.stdout + done.stderr
 
 
 # --- Wrong sheets, as the command line tells them -----------------------------------

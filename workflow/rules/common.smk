@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 from collections import Counter
 from functools import cache
@@ -14,8 +15,8 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SCRIPTS), os.getenv("PYTHONPATH")])))
 
 from wildmerge import sheets
-from wildmerge.lock import is_hub, license_of, locked_files, takes_pickles
-from wildmerge.plan import BASE, IDENTITY, pool
+from wildmerge.lock import is_hub, locked_files, takes_pickles
+from wildmerge.plan import BASE, IDENTITY, pool, sweep_name
 
 # A working folder with a config/ of its own is a project of its own.
 CONFIG = Path("config") if Path("config").is_dir() else HOME / "config"
@@ -124,51 +125,69 @@ def factors(wildcards):
 
 @cache
 def same_but_for_scale():
-    """The merges of all studies whose updates differ by a factor: key -> names of recipes."""
+    """The merges of all studies whose updates differ by a factor, (base, subset, name of the update
+    before it) -> recipes."""
     found = {}
     for e in (e for es in SHEETS.evaluations.values() for e in es if e.is_merge):
-        if key := unscaled_key(e.base, e.subset, e.recipe):
-            found.setdefault(key, {})[e.recipe] = None
+        if name := before_scale(e.recipe):
+            found.setdefault((e.base, e.subset, name), {})[e.recipe] = None
     return found
 
 
-def unscaled_key(base, subset, name):
-    """What a merge's update is before its scale; None where the method has no such factor."""
+def before_scale(name):
+    """A name for a recipe's update before its scale; None where the method has no such factor."""
     found = SHEETS.recipes[name]
     method, parameters = found["merge_method"], found["parameters"]
     if method not in SCALES:
         return None
-    return base, subset, method, *(v for k, v in parameters.items() if k not in SCALES[method])
+    rest = {k: v for k, v in parameters.items() if k not in SCALES[method]}
+    return sweep_name(f"{method}.v{found['version']}", rest)
 
 
 def unscaled(wildcards):
-    """The update before its scale, where enough merges share it: it bears the first one's name."""
+    """The update before its scale, where enough merges share it."""
     recipe(wildcards)  # a name that no study uses is refused
-    key = unscaled_key(wildcards.base, wildcards.subset, wildcards.recipe)
-    same = list(same_but_for_scale().get(key, ()))
-    if len(same) < SHARED_BY:
+    base, subset, name = wildcards.base, wildcards.subset, before_scale(wildcards.recipe)
+    if len(same_but_for_scale().get((base, subset, name), ())) < SHARED_BY:
         return []
-    return [f"results/merges/{wildcards.base}/{wildcards.subset}/{same[0]}/unscaled"]
+    return f"results/merges/{base}/{subset}/unscaled/{name}"
 
 
-@cache
-def warn_unlocked():
-    logger.warning(
-        "Some checkpoints of config/models.tsv have no revision yet. Planning goes on without; "
-        "before the download run `make lock`."
-    )
+def any_scaled(wildcards):
+    """One of the recipes that share an update."""
+    key = wildcards.base, wildcards.subset, wildcards.unscaled
+    return SHEETS.recipes[next(iter(same_but_for_scale()[key]))]
+
+
+# Checkpoints of the hub that are to be downloaded without a revision.
+UNLOCKED = set()
 
 
 def revision(wildcards):
-    """The revision to download; a dry run goes on without one, the download does not."""
+    """The revision to download; a dry run goes on without one, a run does not."""
     found = row(wildcards.base, wildcards.model)
     if is_hub(found) and not found["revision"]:
-        warn_unlocked()
+        if not UNLOCKED:
+            logger.warning(
+                "Some checkpoints of config/models.tsv have no revision yet. Planning goes on "
+                "without; before the run type `make lock`."
+            )
+        UNLOCKED.add(f"{wildcards.base}/{wildcards.model}")
     return found["revision"]
 
 
+def refuse_unlocked():
+    """Stop a run before its first job where a download has no revision."""
+    if UNLOCKED:
+        raise WorkflowError(
+            f"A revision was expected for every checkpoint of the hub, found none for "
+            f"{', '.join(sorted(UNLOCKED))}. Type `make lock`, look at config/models.lock.json, "
+            "commit it, and run again."
+        )
+
+
 def reference(base, model):
-    """What a person types to get the same weights: repo@revision."""
+    """Where the weights come from, repo@revision."""
     found = row(base, model)
     return f"{found['repo']}@{found['revision'] or 'unlocked'}"
 
@@ -192,6 +211,8 @@ def scores(study):
                 "n": e.n,
                 "draw": e.draw,
                 "members": list(e.members),
+                # How many checkpoints it was drawn from.
+                "pool": len(study_checkpoints(study)[e.base]),
                 "recipe": e.recipe,
                 "suite": e.suite,
                 "scores": f"results/scores/{name}/{e.suite}.json",
@@ -238,6 +259,7 @@ def study_outputs(study, kind, suffix):
     return [f"results/studies/{study}/{kind}/{name}.{suffix}" for name in STUDIES[study][kind]]
 
 
+@cache
 def study_checkpoints(study):
     """The checkpoints that a study draws from, by base, in the sheet's order."""
     rows = list(SHEETS.models.values())

@@ -7,18 +7,31 @@ sheets.validate(
     str(CONFIG / "experts.yaml"),
 )
 # Expert -> what it is trained on, and how.
-EXPERTS = {
-    name: {"set": of, "sources": sources, "training": found["training"]}
-    for of, found in SHEET["sets"].items()
-    for name, sources in found["experts"].items()
+EXPERTS = {}
+for name, found in SHEET["sets"].items():
+    for expert, sources in found["experts"].items():
+        if expert in EXPERTS:
+            raise WorkflowError(
+                f"{CONFIG}/experts.yaml: a name of its own was expected for each expert, found "
+                f"{expert} in two sets. Rename one of the two."
+            )
+        EXPERTS[expert] = {"set": name, "sources": sources, "training": found["training"]}
+# Checkpoint -> the expert that it is.
+TRAINED = {
+    f"{base}/{model}": found["repo"].removeprefix("trained:")
+    for (base, model), found in SHEETS.models.items()
+    if found["repo"].startswith("trained:")
 }
-TRAINED = [m for (_, m), r in SHEETS.models.items() if r["repo"] == f"trained:{m}"]
-for name in TRAINED:
-    if name not in EXPERTS:
+for checkpoint_name, expert in TRAINED.items():
+    if expert not in EXPERTS:
         raise WorkflowError(
-            f"{CONFIG}/models.tsv: an expert of {CONFIG}/experts.yaml was expected, found "
-            f"trained:{name}. Known are {', '.join(EXPERTS)}."
+            f"{CONFIG}/models.tsv, {checkpoint_name}: an expert of {CONFIG}/experts.yaml was "
+            f"expected, found trained:{expert}. Known are {', '.join(EXPERTS)}."
         )
+
+
+def expert(wildcards):
+    return EXPERTS[TRAINED[wildcards.trained]]
 
 
 # A checkpoint that is fine-tuned here is not downloaded.
@@ -43,16 +56,17 @@ rule fetch_training:
 
 rule finetune:
     input:
-        base="resources/checkpoints/{base}/base",
-        training=lambda w: f"resources/training/{EXPERTS[w.expert]['set']}",
+        base=lambda w: checkpoint(w.trained.split("/")[0], BASE),
+        training=lambda w: f"resources/training/{expert(w)['set']}",
     output:
-        directory("resources/checkpoints/{base}/{expert}"),
+        directory("resources/checkpoints/{trained}"),
     log:
-        "logs/finetune/{base}/{expert}.log",
+        "logs/finetune/{trained}.log",
     benchmark:
-        "benchmarks/finetune/{base}/{expert}.tsv"
+        "benchmarks/finetune/{trained}.tsv"
     wildcard_constraints:
-        expert="|".join(TRAINED) or "none",
+        # Just these: a checkpoint of the same name of another base is downloaded.
+        trained="|".join(map(re.escape, TRAINED)) or "none",
     conda:
         "../../envs/wildmerge.yaml"
     resources:
@@ -60,7 +74,7 @@ rule finetune:
         mem_mb=8000,
         runtime=60,
     params:
-        sources=lambda w: EXPERTS[w.expert]["sources"],
-        training=lambda w: EXPERTS[w.expert]["training"],
+        sources=lambda w: expert(w)["sources"],
+        training=lambda w: expert(w)["training"],
     script:
         "../scripts/finetune.py"

@@ -72,7 +72,7 @@ def make_expert(base: Path, training: Path, sources: list[str], settings: dict, 
 
 
 if __name__ == "__main__":
-    what = f"finetune {snakemake.wildcards.base}/{snakemake.wildcards.expert}"
+    what = f"finetune {snakemake.wildcards.trained}"
     with (
         job(snakemake.log[0], what, snakemake.threads),
         atomic_folder(snakemake.output[0]) as part,

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+from pathlib import Path
 
 from wildmerge.files import atomic_folder, read_json
 from wildmerge.jobs import job
+from wildmerge.lock import NAME, apply_lock, license_of, read_lock
 from wildmerge.report_card import model_card
 from wildmerge.scores import read_table
+from wildmerge.sheets import read_rows
 
 
 def link(source, target):
@@ -23,12 +26,17 @@ if __name__ == "__main__":
         summary = read_json(snakemake.input.summary)
         scores = [read_json(path) for path in snakemake.params.scores]
         comparisons = read_table(snakemake.input.comparisons)
+        # Read here: a note that is edited must not merge all that is kept again.
+        config = Path(snakemake.params.config)
+        lock = read_lock(config / NAME)
+        sheet = apply_lock(read_rows(config / "models.tsv"), lock)
+        sheet = [row | {"license": license_of(row, lock)} for row in sheet]
         with atomic_folder(snakemake.output[0]) as part:
             ours = shutil.ignore_patterns(".snakemake*")
             shutil.copytree(snakemake.input.model, part, ignore=ours, copy_function=link,
                             dirs_exist_ok=True)  # fmt: skip
             for path in (snakemake.input.summary, snakemake.input.yaml):
                 shutil.copy2(path, part)
-            card = model_card(summary, scores, comparisons, snakemake.params.models)
+            card = model_card(summary, scores, comparisons, sheet)
             (part / "README.md").unlink(missing_ok=True)  # mergekit's may share its inode
             (part / "README.md").write_text(card, encoding="utf-8")

@@ -5,7 +5,7 @@ from wildmerge.jobs import job
 
 if __name__ == "__main__":
     members, recipe = snakemake.params.members, snakemake.params.recipe
-    what = "update {base}/{subset}/{recipe}".format(**snakemake.wildcards)
+    what = "update {base}/{subset}/{unscaled}".format(**snakemake.wildcards)
     with job(snakemake.log[0], what, snakemake.threads):
         found = digests(members, snakemake.input.verdicts)
         base, experts = snakemake.input.base, snakemake.input.experts

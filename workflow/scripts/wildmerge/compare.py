@@ -205,13 +205,11 @@ def study(plan: list[dict], seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.D
     """
     frame = pd.DataFrame(plan)
     frame["members"] = frame["members"].map(";".join)
-    # Few draws may not show every checkpoint they could have drawn; the single ones do.
-    pools = frame[(frame["draw"] > 0) | (frame["n"] == 1)].groupby("base")["members"]
-    pools = pools.agg(lambda column: len(set(";".join(column).split(";")))).to_dict()
+    pools = frame.groupby("base")["pool"].max().to_dict()
     frame = frame[[Path(path).exists() for path in frame["items"]]]
     models, cells, answers, shared = [], [], [], {}
     for (base, suite), rows in frame.groupby(KEYS, sort=False):
-        group = _Group(rows, pools.get(base, 0), seed)
+        group = _Group(rows, pools[base], seed)
         models.append(group.comparisons())
         key = {"base": base, "suite": suite}
         for (recipe, n), name, cell in group.cells(["recipe", "n"]):

@@ -24,6 +24,7 @@ LIGHT = 5  # s, rules that handle no weights
 # Methods that need no factorisation.
 LINEAR = ("task_arithmetic", "ties", "model_stock")
 SIZED = ("download", "merge")  # rules whose outputs are checkpoints
+SHARED = ("factorize", "factorize_sum", "update")  # rules whose outputs several merges read
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ def render(study: str, rows: list[Row], jobs: list[Job], gb: dict[str, float], l
         limit: GB of merged weights that may lie on disk at a time.
     """
     size = {rule: sum(gb[j.wildcards["base"]] for j in jobs if j.rule == rule) for rule in SIZED}
+    shared = sum(j.resources.get("disk_mb", 0) for j in jobs if j.rule in SHARED) / 1000
     head = f"{'rule':<15}{'jobs':>7}{'GPU-hours':>11}{'CPU-hours':>11}  times"
     lines = [f"Still to do for {study}:", "", head, "-" * len(head)]
     for row in rows:
@@ -178,7 +180,8 @@ def render(study: str, rows: list[Row], jobs: list[Job], gb: dict[str, float], l
         f"Downloads: {size['download']:.1f} GB of checkpoints, which stay.",
         f"Merged weights: {size['merge']:.1f} GB are written and removed again; at most "
         f"{min(limit, size['merge']):.1f} GB of them lie on disk at a time.",
-        f"Peak disk: {size['download'] + min(limit, size['merge']):.1f} GB.",
+        f"What several merges share: {shared:.1f} GB at most, removed after the last of them.",
+        f"Peak disk: {size['download'] + min(limit, size['merge']) + shared:.1f} GB.",
         "",
         "Measured times are the medians of this machine's benchmarks/, by rule and base. Assumed:",
         f"  a GPU of {FLOPS / 1e12:.0f} TFLOP/s in practice, disks of {DISK:g} GB/s, a network of "

@@ -24,6 +24,7 @@ from .methods import METHODS, is_projection, spectral, task_arithmetic, tsv_m
 from .weights import Weights, Writer
 
 DIGESTS = "digests.json"
+UPDATE = "update"  # the key of what was computed, beside the weights' digests
 
 # A merge of two uses half of the directions, a merge of more uses fewer.
 FEWEST = 2
@@ -72,6 +73,13 @@ def factorize_sum(base: Path, experts: Sequence[Path], output: Path, digests: di
     _write([base, *experts], output, digests, layout, parts)
 
 
+def unscaled(recipe: dict, experts: int) -> dict:
+    """What a recipe's update is without its scale: kept beside it, and held against its use."""
+    method = recipe["merge_method"]
+    parameters, _ = METHODS[method].unscaled(recipe["parameters"], experts)
+    return {"merge_method": method, "parameters": parameters, "version": recipe["version"]}
+
+
 def write_update(
     base: Path, experts: Sequence[Path], recipe: dict, output: Path, digests: dict
 ) -> None:
@@ -85,7 +93,7 @@ def write_update(
         digests: what weights these are, by name; kept beside the update.
     """
     method = METHODS[recipe["merge_method"]]
-    parameters, _ = method.unscaled(recipe["parameters"], len(experts))
+    parameters = unscaled(recipe, len(experts))["parameters"]
     start, *members = (Weights(folder) for folder in [base, *experts])
     shapes = {n: start[n].shape for n in sorted(start) if start[n].dtype.is_floating_point}
     device = _device()
@@ -95,7 +103,7 @@ def write_update(
             origin, *tensors = (weights.read(name).to(device) for weights in [start, *members])
             projection = is_projection(name, shape)
             writer.write(name, method(origin, tensors, parameters, projection=projection).cpu())
-        write_json(folder / DIGESTS, digests)
+        write_json(folder / DIGESTS, digests | {UPDATE: unscaled(recipe, len(experts))})
 
 
 def _write(
@@ -135,19 +143,20 @@ class Factors:
 
     Args:
         folder: made by `factorize_expert`, `factorize_sum` or `write_update`.
-        digests: of the weights that it must have been made from; None takes any.
+        digests: of the weights that it must have been made from, and for an update what it must be
+            (`unscaled`) under the key `update`; None takes any.
 
     Raises:
         WildmergeError: it was made from other weights, or is broken.
     """
 
-    def __init__(self, folder: Path, digests: dict[str, str] | None = None):
+    def __init__(self, folder: Path, digests: dict | None = None):
         self.weights = Weights(folder)
         found = read_json(Path(folder) / DIGESTS)
         if digests is not None and found != digests:
             raise WildmergeError(
                 f"What lies in {folder} should have been made from weights with the digests "
-                f"{digests}, but were made from {found}. Delete that folder, so that they are made "
+                f"{digests}, but was made from {found}. Delete that folder, so that it is made "
                 "again."
             )
 

@@ -46,7 +46,8 @@ def locked_files(row: dict, lock: dict[str, dict]) -> dict[str, list] | None:
 
 def license_of(row: dict, lock: dict[str, dict]) -> str:
     """The licence that a row's model card named when it was locked; "" where none is known."""
-    return lock.get(row["repo"], {}).get("license", "") if is_hub(row) else ""
+    entry = lock.get(row["repo"], {}) if is_hub(row) else {}
+    return entry.get("license", "") if entry.get("revision") == row["revision"] else ""
 
 
 def resolve(rows: list[dict], lock: dict[str, dict]) -> tuple[dict[str, dict], list[str]]:
@@ -64,9 +65,13 @@ def resolve(rows: list[dict], lock: dict[str, dict]) -> tuple[dict[str, dict], l
         repo, revision = row["repo"], row["revision"]
         if not is_hub(row) or repo in new:
             continue
-        if repo in lock and revision in ("", lock[repo]["revision"]):
-            new[repo] = lock[repo]
-            continue
+        entry = lock.get(repo)
+        if entry and revision in ("", entry["revision"]):
+            # An entry of before licences were recorded is looked up again, at its commit.
+            if "license" in entry:
+                new[repo] = entry
+                continue
+            revision = entry["revision"]
         try:
             listing = hub.list_files(repo, revision or None)
             names = choose(

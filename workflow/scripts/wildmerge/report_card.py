@@ -3,6 +3,7 @@
 import pandas as pd
 
 from wildmerge import style
+from wildmerge.lock import is_hub
 from wildmerge.report import REFERENCES
 from wildmerge.style import interval
 
@@ -21,13 +22,13 @@ def model_card(
     name = f"{style.base_label(summary['base'])}, {summary['subset']}, {summary['recipe']}"
     settings = ", ".join(f"{k} {v}" for k, v in summary["parameters"].items()) or "no parameters"
     known = sorted({row.get("license") for row in inputs} - {None, ""})
-    silent = sum(not row.get("license") for row in inputs)
-    named = ", ".join(known) or "none"
-    named += f" ({silent} of {len(inputs)} name none)" if silent and known else ""
+    unknown = sum(not row.get("license") for row in inputs)
+    named = ", ".join(known) or "none known"
+    named += f" (of {unknown} of {len(inputs)} not known)" if unknown and known else ""
     lines = [
         "---",
         "base_model:",
-        *(f"- {row['repo']}" for row in inputs),
+        *(f"- {row['repo']}" for row in inputs if is_hub(row)),
         "tags:",
         "- merge",
         "- mergekit",
@@ -50,14 +51,14 @@ def model_card(
             row["model"],
             row["repo"],
             row.get("revision") or "unlocked",
-            row.get("license") or "not stated",
+            row.get("license") or "not known",
             row.get("note") or "–",
             summary["inputs"].get(row["model"], "–"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"Licences named by the inputs: {named}. A merge is a derivative of all its inputs: read "
+        f"Licences of the inputs: {named}. A merge is a derivative of all its inputs: read "
         "the licence in every repository above before you pass it on: the terms of each apply.",
         "",
         "## Scores",

@@ -44,10 +44,15 @@ def read_yaml(path: Path):
         raise WildmergeError(f"{path}: valid YAML was expected: {error}. Correct it.") from None
 
 
+def read_rows(path: Path) -> list[dict]:
+    """Read models.tsv as it is: one dict a row, all values text."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t", restval=""))
+
+
 def read_models(path: Path, schema: dict) -> list[dict]:
     """Read models.tsv: one dict a row, all values text; rows are checked, names are unique."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", restval=""))
+    rows = read_rows(path)
     seen = {}
     for line, row in enumerate(rows, start=2):
         where = f"{path}, line {line}"
@@ -80,7 +85,7 @@ class Sheets:
     `evaluations`: study -> its rows; `members`: (base, subset) -> the checkpoints in it;
     `recipes`: every recipe that any study merges by, the points of sweeps among them;
     `models`: (base, model) -> row, its revision filled from the lock; `lock`: repository -> its
-    revision and files.
+    revision, licence and files.
     """
 
     models: dict[tuple[str, str], dict]
