@@ -1,6 +1,6 @@
 """What merging costs, against mergekit and against the equations written plainly.
 
-    make bench-merge                                  everything, some twenty minutes on two cores
+    make bench-merge                                  all but `memory`, half an hour on two cores
     python tests/benchmarks/bench_merge.py [WHAT ...] [--model M] [--repeats N] [--folder F]
 
 WHAT: task_arithmetic, ties, model_stock, sweep, subspace, memory.
