@@ -451,7 +451,12 @@ def test_a_disk_too_small_is_found_at_once(family, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     monkeypatch.setattr(Weights, "read", None)  # nothing is read before
-    refused("takes 0.00 GB, but the disk of .* has 0.00 GB left", *family, TA, tmp_path / "out")
+    refused(
+        "0.00 GB are to be written, but the disk of .* has 0.00 GB left",
+        *family,
+        TA,
+        tmp_path / "out",
+    )
 
 
 def test_a_disk_that_fills_up(family, tmp_path, monkeypatch):

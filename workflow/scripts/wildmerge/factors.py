@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from . import WildmergeError
-from .files import atomic_folder, read_json, write_json
+from .files import atomic_folder, full_disk, read_json, require_space, write_json
 from .methods import METHODS, is_projection, spectral, task_arithmetic, tsv_m
 from .weights import Weights, Writer
 
@@ -96,9 +96,10 @@ def write_update(
     parameters = unscaled(recipe, len(experts))["parameters"]
     start, *members = (Weights(folder) for folder in [base, *experts])
     shapes = {n: start[n].shape for n in sorted(start) if start[n].dtype.is_floating_point}
-    device = _device()
-    with atomic_folder(output) as folder:
+    device, where = _device(), f"Writing {output}"
+    with atomic_folder(output) as folder, full_disk(where, output):
         writer = Writer(folder, {name: (torch.float32, shape) for name, shape in shapes.items()})
+        require_space(writer.nbytes, folder, where)
         for name, shape in shapes.items():
             origin, *tensors = (weights.read(name).to(device) for weights in [start, *members])
             projection = is_projection(name, shape)
@@ -116,9 +117,10 @@ def _write(
         for name, shape in shapes.items()
         for part, size in layout(shape).items()
     }
-    device = _device()
-    with atomic_folder(output) as folder:
+    device, where = _device(), f"Writing {output}"
+    with atomic_folder(output) as folder, full_disk(where, output):
         writer = Writer(folder, tensors)
+        require_space(writer.nbytes, folder, where)
         for name in shapes:
             origin, *members = (weights.read(name).to(device) for weights in [start, *experts])
             delta = task_arithmetic.update(origin, members, combine="sum", lambda_=1.0)

@@ -1,11 +1,14 @@
 """Files that are either whole or not there: atomic writes, digests, JSON."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+
+from . import WildmergeError
 
 
 def _part(path: Path) -> Path:
@@ -52,6 +55,30 @@ def atomic_folder(path: str | Path):
     when the new one is whole.
     """
     return _atomic(Path(path), lambda part: part.mkdir())
+
+
+def require_space(nbytes: int, folder: Path, where: str) -> None:
+    """Raise WildmergeError if the disk of `folder` has no room for so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise WildmergeError(
+            f"{where}: {nbytes / 1e9:.2f} GB are to be written, but the disk of {folder.parent} "
+            f"has {free / 1e9:.2f} GB left. Make room, or run fewer jobs at a time, and run again."
+        )
+
+
+@contextmanager
+def full_disk(where: str, output: Path):
+    """Turn a disk that is full in the middle into a WildmergeError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise WildmergeError(
+            f"{where}: the disk of {Path(output).parent} is full ({error.strerror}); nothing was "
+            "kept of this job's output. Make room, or run fewer jobs at a time, and run again."
+        ) from error
 
 
 def write_json(path: str | Path, value) -> None:

@@ -6,7 +6,6 @@ repeats a merge by hand from the YAML beside it: it makes this package's methods
 and hands over to mergekit's own command line, whose options it takes.
 """
 
-import errno
 import json
 import logging
 import math
@@ -24,7 +23,7 @@ import yaml
 
 from . import WildmergeError, __version__
 from .factors import Factors
-from .files import atomic_folder
+from .files import atomic_folder, full_disk, require_space
 from .methods import METHODS, arguments, is_projection, tsv_m
 from .methods.chunks import in_parallel, slices
 from .methods.spectral import SpectralWarning
@@ -120,9 +119,9 @@ def merge(
     progress = _Progress(where, sum(w[n].nbytes for n, sources in needed.items() for w in sources))
     digest, tensors, notes = Digest(), {}, []
 
-    with atomic_folder(output) as folder, _full_disk(where, output):
+    with atomic_folder(output) as folder, full_disk(where, output):
         writer = Writer(folder, {n: (dtypes[n], e.shape) for n, e in shapes.items()})
-        _require_space(writer.nbytes, folder, where)
+        require_space(writer.nbytes, folder, where)
         with ThreadPoolExecutor(1) as io:
             written = None
             for name, (start, *members) in _read_ahead(needed):
@@ -363,34 +362,6 @@ def _read_ahead(needed: dict[str, Sequence[Weights]]) -> Iterator:
 def _write(writer: Writer, digest: Digest, name: str, tensor: torch.Tensor) -> None:
     writer.write(name, tensor)
     digest.add(name, tensor)
-
-
-class _full_disk:
-    """Turns a full disk into a sentence."""
-
-    def __init__(self, where: str, output: Path):
-        self.where, self.output = where, Path(output)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WildmergeError(
-                f"{self.where}: the disk of {self.output.parent} is full ({error.strerror}); "
-                "nothing was kept of this merge. Make room, or run fewer merges at a time, and run "
-                "again."
-            ) from error
-
-
-def _require_space(nbytes: int, folder: Path, where: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < nbytes:
-        raise WildmergeError(
-            f"{where}: the merged model takes {nbytes / 1e9:.2f} GB, but the disk of "
-            f"{folder.parent} has {free / 1e9:.2f} GB left. Make room, or run fewer merges at a "
-            "time, and run again."
-        )
 
 
 def _check_companions(base: Path, where: str) -> None:

@@ -175,7 +175,8 @@ def membership_effect(gains: np.ndarray, member: np.ndarray, size: np.ndarray, s
 
     rows = sum(len(index) - 1 for index in groups)
     checkpoints = member.shape[1]
-    if rows < checkpoints + 1:
+    # With fewer the resamples often lack a checkpoint, and hardly any effect could be seen.
+    if rows < 2 * checkpoints:
         return None
     member = member.astype(float)
     effect, rank = fit(groups)
