@@ -87,7 +87,7 @@ def test_experts_of_low_rank_keep_their_rank(tmp_path):
     change(expert, lambda content: content[name][:2].add_(torch.randn(2, 32)))
     factors.factorize_expert(base, expert, tmp_path / "factors", DIGESTS)
     found = factors.Factors(tmp_path / "factors")
-    with pytest.warns(UserWarning, match="rank 2, less than the 16 directions"):
+    with pytest.warns(UserWarning, match="rank 2 of 32, the 30 null directions"):
         values, vectors = found.leading(name, 16)
     assert values.shape == (2,)
     assert vectors.shape == (2, 32)

@@ -192,6 +192,7 @@ def test_significance_stands_below_the_shares(small):
 
 def test_sentences_say_what_the_numbers_say():
     row = {"base": "qwen3-4b", "suite": "paper", "reference": "base", "questions_low": 0.2}
+    row |= {"draws_low": float("nan"), "draws_high": float("nan")}
     answers = pd.DataFrame(
         [
             row | {"recipe": "ties", "gain": 0.5, "questions_high": 0.8, "verdict": "above"},

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from threading import Timer
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 SCRIPTS = HOME / "workflow" / "scripts"
@@ -14,9 +15,31 @@ sys.path.insert(0, str(SCRIPTS))
 # Scripts in sub-folders import the package, too.
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SCRIPTS), os.getenv("PYTHONPATH")])))
 
+from snakemake.scheduling.job_scheduler import JobScheduler
+
 from wildmerge import sheets
 from wildmerge.lock import is_hub, locked_files, takes_pickles
 from wildmerge.plan import BASE, IDENTITY, pool, sweep_name
+
+
+def look_again(scheduler, delay):
+    """Let the scheduler look for jobs again after `delay` seconds, unless it is about to anyway.
+
+    Snakemake 9.27 starts a timer at every look and every timer makes it look: each job that ends
+    adds one more for ever, and after a thousand jobs the scheduler alone keeps a core busy.
+    """
+
+    def look():
+        PENDING.clear()
+        scheduler._open_jobs.release()
+
+    if not PENDING:
+        PENDING.append(Timer(delay, look))
+        PENDING[0].start()
+
+
+PENDING = []  # the timer that runs
+JobScheduler._schedule_reevalutation = look_again
 
 # A working folder with a config/ of its own is a project of its own.
 CONFIG = Path("config") if Path("config").is_dir() else HOME / "config"

@@ -1,7 +1,7 @@
 """Table 2: share of merges above the best single checkpoint and mean gain over it, by n.
 
 The best checkpoint is chosen on the questions it is compared on, as in the paper, which favours
-it; the report shows the cross-fitted gain beside it.
+it; the report shows the gain over one that is chosen on the other half of the questions.
 """
 
 from wildmerge import tables

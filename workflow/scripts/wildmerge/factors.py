@@ -24,6 +24,7 @@ from .methods import METHODS, is_projection, spectral, task_arithmetic, tsv_m
 from .weights import Weights, Writer
 
 DIGESTS = "digests.json"
+NOTES = "notes.json"  # tensor -> what was found in factorising it, told by every merge that uses it
 UPDATE = "update"  # the key of what was computed, beside the weights' digests
 
 # A merge of two uses half of the directions, a merge of more uses fewer.
@@ -118,22 +119,25 @@ def _write(
         for part, size in layout(shape).items()
     }
     device, where = _device(), f"Writing {output}"
+    notes: dict[str, list[str]] = {}
     with atomic_folder(output) as folder, full_disk(where, output):
         writer = Writer(folder, tensors)
         require_space(writer.nbytes, folder, where)
         for name in shapes:
             origin, *members = (weights.read(name).to(device) for weights in [start, *experts])
             delta = task_arithmetic.update(origin, members, combine="sum", lambda_=1.0)
-            with warnings.catch_warnings():
-                # Told by the merges that use them.
-                warnings.simplefilter("ignore", spectral.SpectralWarning)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", spectral.SpectralWarning)
                 found = parts(delta)
+            if caught:
+                notes[name] = [str(warning.message) for warning in caught]
             for part, tensor in found.items():
                 # Where the rank is not full the rest is zeros.
                 whole = torch.zeros(tensors[f"{name}.{part}"][1])
                 whole[tuple(slice(size) for size in tensor.shape)] = tensor
                 writer.write(f"{name}.{part}", whole)
         write_json(folder / DIGESTS, digests)
+        write_json(folder / NOTES, notes)
 
 
 def _device() -> str:
@@ -154,6 +158,8 @@ class Factors:
 
     def __init__(self, folder: Path, digests: dict | None = None):
         self.weights = Weights(folder)
+        notes = Path(folder) / NOTES
+        self._notes = read_json(notes) if notes.exists() else {}
         found = read_json(Path(folder) / DIGESTS)
         if digests is not None and found != digests:
             raise WildmergeError(
@@ -166,8 +172,7 @@ class Factors:
         """One expert's leading singular values and vectors, as `spectral.leading` gives them."""
         values = self.weights.read_part(f"{name}.values", 0, kept)
         rank = int((values > 0).sum())
-        if rank < kept:
-            _tell(f"rank {rank}, less than the {kept} directions a merge keeps")
+        self._tell(name)
         length = self.weights[f"{name}.vectors"].shape[1]
         vectors = self.weights.read_part(f"{name}.vectors", 0, rank * length)
         return values[:rank].to(device), vectors.view(rank, length).to(device)
@@ -179,11 +184,9 @@ class Factors:
             for part in ("values", "vectors", "polar")
         )
         rank = int((values > 0).sum())
-        if rank < len(values):
-            missing = len(values) - rank
-            _tell(f"rank {rank} of {len(values)}, the {missing} null directions are left out")
+        self._tell(name)
         return spectral.Factors(polar, values[:rank], vectors[:, :rank], tall)
 
-
-def _tell(what: str) -> None:
-    warnings.warn(what, spectral.SpectralWarning, stacklevel=3)
+    def _tell(self, name: str) -> None:
+        for note in self._notes.get(name, ()):
+            warnings.warn(note, spectral.SpectralWarning, stacklevel=3)

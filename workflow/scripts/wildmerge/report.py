@@ -161,7 +161,7 @@ def _sentence(rows: pd.DataFrame, reference: str) -> str:
             gains = [
                 f"{html.escape(style.method(r.recipe).label)} by {abs(r.gain):.2f} points "
                 f"({interval(r.questions_low, r.questions_high)}"
-                + ("" if r.draws_low > 0 or r.draws_high < 0 else "; other subsets may differ")
+                + ("; other subsets may differ" if r.draws_low <= 0 <= r.draws_high else "")
                 + ")"
                 for r in own.itertuples()
             ]
