@@ -5,6 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 STUDY ?= wild
+MODEL ?= resources/checkpoints/smollm2-135m/base
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo plan watch lock preflight dag test test-slow test-slurm bench-eval bench-merge lint clean
@@ -52,7 +53,7 @@ test-slow: env ## the heavy tests
 test-slurm: env ## all tests on a real Slurm on this machine, heavy ones too
 	WILDMERGE_REQUIRE_SLURM=1 $(BIN)/python -m pytest tests/slurm -m "slow or not slow"
 
-bench-eval: env ## evaluation against lm-eval's hf backend: make bench-eval MODEL=folder [DATA=folder]
+bench-eval: env ## evaluation against lm-eval's hf backend: make bench-eval [MODEL=folder] [DATA=folder]
 	$(BIN)/python tests/benchmarks/bench_eval.py --model $(MODEL) $(if $(DATA),--data $(DATA))
 
 bench-merge: env ## merging against mergekit and plain equations

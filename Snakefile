@@ -103,6 +103,7 @@ rule fetch_suite:
         runtime=60,
     params:
         suite=lambda w: SHEETS.suites[w.suite],
+        lm_eval=version("lm_eval"),
     script:
         "workflow/scripts/fetch_suite.py"
 
@@ -311,6 +312,8 @@ rule tokenize:
     resources:
         mem_mb=8000,
         runtime=60,
+    params:
+        lm_eval=version("lm_eval"),
     script:
         "workflow/scripts/tokenize_prompts.py"
 

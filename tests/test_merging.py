@@ -86,8 +86,10 @@ def test_every_recipe_against_float64(recipe, family, tmp_path):
             is_projection(name, weight.shape),
         )
         error = found[name].double() - weight.double() - torch.from_numpy(expected)
-        assert error.norm() < 1e-5 * weight.double().norm()
         norm = torch.from_numpy(expected).norm().item()
+        # The result is rounded to float32 beside a base that may be much larger.
+        rounding = 2**-23 * weight.double().norm().item()
+        assert error.norm() <= 1e-5 * norm + rounding
         assert summary["tensors"][name]["norm"] == pytest.approx(norm, rel=1e-5)
         total += norm**2
     assert summary["norm"] == pytest.approx(total**0.5, rel=1e-5)

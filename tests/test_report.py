@@ -237,7 +237,10 @@ def test_model_card_tells_inputs_scores_and_intervals(small):
     )
     for found in own.itertuples():
         assert f"| {style.signed(found.gain)} | {style.interval(found.low, found.high)}" in card
-    assert f"mean over tasks | | | {100 * score['accuracy']:.2f}" in card
+    assert f"mean over tasks | | | {100 * score['accuracy']:.2f} | " in card
+    piqa = score["tasks"]["piqa"]
+    low = 100 * (piqa["value"] - 1.96 * piqa["stderr"])
+    assert f"| {100 * piqa['value']:.2f} | {low:.1f} to " in card
 
 
 PROBE = """<script>
@@ -265,7 +268,7 @@ def opened(path, width):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no browser: apt-get install chromium")
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 500])  # the narrowest window that chromium opens
 def test_page_opens_in_a_browser(small, width):
     told, _ = opened(small[0], width)
     assert told["errors"] == []

@@ -82,6 +82,12 @@ def test_the_weights_of_merges_are_not_kept_but_their_recipe_is(finished):
     merges = finished.folder / "results/merges/pico"
     assert not list(merges.glob("*/*/model"))
     assert len(list(merges.glob("*/*/mergekit.yaml"))) == 2 * len(STUDY["recipes"])
+    # What mergekit cannot load by its origin stands there as a folder.
+    text = next(merges.glob("n02-01/ties/mergekit.yaml")).read_text()
+    assert "base_model: resources/checkpoints/pico/base" in text and "is dir:" in text
+    score = json.loads((finished.folder / SCORE.format("n02-01", "ties")).read_text())
+    weights = json.loads(next(merges.glob("n02-01/ties/summary.json")).read_text())
+    assert score["model_digest"] == weights["output_digest"]
     summary = json.loads((merges / "n02-01/ties/summary.json").read_text())
     assert set(summary["inputs"]) == {"base", *summary["members"]}
 
@@ -205,6 +211,24 @@ def test_points_of_a_sweep_share_one_update(project, pico_family):
         assert summary["output_digest"] == alone["output_digest"]
         assert summary["bytes_read"] < alone["bytes_read"]
     assert not list(project.folder.glob("results/merges/pico/n04-01/unscaled/*"))
+
+
+def test_merges_share_the_factors_of_their_experts(project, pico_family):
+    study = STUDY | {"sizes": [2, 3], "draws": 6, "recipes": ["tsv_m"]}
+    project.write("config/studies/pico.yaml", study)
+    names = ["n03-01", "n03-02"]
+    wanted = [f"results/merges/pico/{name}/tsv_m/summary.json" for name in names]
+    project.snakemake(*wanted)
+    base, experts = pico_family
+    recipe = yaml.safe_load((ROOT / "config/recipes.yaml").read_text())["tsv_m"] | {"name": "x"}
+    for path in wanted:
+        summary = json.loads((project.folder / path).read_text())
+        members = {name: experts[name] for name in summary["members"]}
+        alone = merging.merge(base, members, recipe, project.folder / "alone")
+        assert summary["norm"] == pytest.approx(alone["norm"], rel=1e-5)
+        assert summary["bytes_read"] > alone["bytes_read"]  # a third of the directions, too
+    assert (project.folder / "logs/factorize/pico").exists()
+    assert not list(project.folder.glob("results/task_vectors/pico/*.factors"))
 
 
 def test_only_trained_rows_are_fine_tuned(project):

@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -185,6 +186,12 @@ def compare(ours, theirs, task: str, file: Path, args, dtype: str) -> dict:
     best = min(pilots, key=pilots.get)
     theirs.batch_size_per_gpu = best
     mine(requests[:8])
+    # On the same requests: ours against hf at batch 16 (or its best), hf at 1 against that.
+    side = {size: values for size, values in zip(args.batch_sizes, tried, strict=True)}
+    usual = side.get(16, side[best])
+    first = side.get(1, side[args.batch_sizes[0]])
+    gap = max(abs(a[0] - b) for a, b in zip(mine(pilot)[0], usual, strict=True))
+    own = max(abs(a - b) for a, b in zip(first, usual, strict=True))
     times, before = {"ours": [], "hf": []}, ours.tokens_run
     for _ in range(args.repeats):
         found, *seconds = mine(requests)
@@ -193,9 +200,6 @@ def compare(ours, theirs, task: str, file: Path, args, dtype: str) -> dict:
         times["hf"].append(seconds)
     run = (ours.tokens_run - before) // args.repeats
     cpu = {name: statistics.median(row[0] for row in rows) for name, rows in times.items()}
-    clock = {name: statistics.median(row[1] for row in rows) for name, rows in times.items()}
-    gap = max(abs(a[0] - b[0]) for a, b in zip(found, expected, strict=True))
-    own = np.ptp(tried, axis=0).max()
     # A question is flipped if its most likely choice is another one.
     flipped, at = 0, 0
     for row in choices:
@@ -215,14 +219,57 @@ def compare(ours, theirs, task: str, file: Path, args, dtype: str) -> dict:
         "run/unique": run / unique,
         "hf s": cpu["hf"],
         "ours s": cpu["ours"],
-        "sample": cpu["hf"] / cpu["ours"],
-        "clock": clock["hf"] / clock["ours"],
+        "sample": paired(times, 0),
+        "clock": paired(times, 1),
         "whole": hf_whole * rates["hf"] / (distinct_whole * rates["ours"]),
         "gap": gap,
         "hf gap": own,
         "flipped": flipped,
         "whole seconds": (hf_whole * rates["hf"], distinct_whole * rates["ours"]),
     }
+
+
+def paired(times: dict, kind: int) -> float:
+    """The median ratio of runs that stood beside each other; kind 0 is CPU time, 1 the clock."""
+    runs = zip(times["hf"], times["ours"], strict=True)
+    return statistics.median(hf[kind] / ours[kind] for hf, ours in runs)
+
+
+def overhead(args, prompts: Path, suite: Path) -> None:
+    """CPU seconds of an evaluation's start without loading, and of prompts built and read."""
+    code = f"""
+import sys, time
+start = time.process_time()
+sys.path[:0] = [{str(ROOT / "workflow/scripts")!r}]
+from wildmerge.prompts import offline
+offline()
+import pyarrow.parquet as pq, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from wildmerge import evaluation, prompts, shared_prefix
+imported = time.process_time()
+lm = evaluation.load("shared-prefix", {str(args.model)!r}, "bfloat16", None, 16, "cpu")
+loaded = time.process_time()
+evaluation.tokenizer_digest(lm.tokenizer)
+rows = [
+    row
+    for file in sorted(Path({str(prompts)!r}).glob("*.parquet"))
+    for row in evaluation._requests(pq.read_table(file), False)
+]
+read = time.process_time()
+shared_prefix.Tree.build([row[1:] for row in rows], 2048)
+laid = time.process_time()
+prompts.tokenize({str(args.model)!r}, Path({str(suite)!r}), Path({str(args.work)!r}) / "again")
+print(laid - start - (loaded - imported), read - loaded, time.process_time() - laid)
+"""
+    shutil.rmtree(args.work / "again", ignore_errors=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    start, read, built = map(float, done.stdout.split()[-3:])
+    print(
+        f"start to first forward pass beyond loading the model: {start:.1f} CPU s; prompts: built "
+        f"in {built:.1f} CPU s for the first model, read in {read:.2f} for the next "
+        f"({read / built:.0%})"
+    )
 
 
 def show(row: dict) -> None:
@@ -254,6 +301,7 @@ def memory(args, file: Path, backend: str, size: int) -> int:
     """Peak resident bytes of a process that scores a sample with one backend."""
     command = [sys.executable, __file__, "--model", str(args.model), "--peak", backend, str(file)]
     command += ["--tokens", str(args.tokens), "--dtypes", "bfloat16", "--batch-sizes", str(size)]
+    command += ["--members", str(args.members), "--threads", str(args.threads)]
     return int(
         subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
     )
@@ -308,6 +356,7 @@ def main() -> None:
             show(rows[-1])
         mix(rows)
         del ours, theirs
+    overhead(args, args.work / "prompts-package", args.work / "suite-package")
     worst = max(rows, key=lambda row: row["unique"])
     sizes = {
         name: memory(args, files[worst["task"]], name, worst["hf batch"])

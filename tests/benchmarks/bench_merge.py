@@ -405,6 +405,7 @@ def _one_shape(shape, repeats: int) -> dict:
     isotropic, boosted = s.mean() * (u @ vt), plain_boost(u, s, vt, 0.2)
     choices = {"combine": "sum", "lambda_": 1.0}
     kept = tsv_m.share(shape, len(experts))
+    procrustes = _exact_tsv(deltas, kept)
     for _ in range(repeats):
         run = {}
         run["Iso-C s"], found = timed(iso_c.update, base, experts, **choices)
@@ -420,7 +421,8 @@ def _one_shape(shape, repeats: int) -> dict:
         run["expert s"], first = timed(spectral.leading, deltas[0], tsv_m.share(shape, 2))
         known = [[part[:kept] for part in first]]
         known += [spectral.leading(change, kept) for change in deltas[1:]]
-        run["TSV merge s"], _ = timed(tsv_m.update, base, experts, factors=known, **choices)
+        run["TSV merge s"], merged = timed(tsv_m.update, base, experts, factors=known, **choices)
+        run["TSV-M error"] = error(merged, procrustes)
         near = torch.cat([vectors for _, vectors in known]).mT.contiguous()
         far = torch.cat(
             [
@@ -433,6 +435,16 @@ def _one_shape(shape, repeats: int) -> dict:
     return {"condition": (s[0] / s[-1]).item()} | {
         key: statistics.median(run[key] for run in runs) for key in runs[0]
     }
+
+
+def _exact_tsv(deltas, kept: int):
+    """TSV-M in float64: leading directions of each expert, both sides made orthonormal."""
+    parts = [exact(change) for change in deltas]
+    near = torch.cat([u[:, :kept] for u, _, _ in parts], 1)
+    far = torch.cat([vt[:kept] for _, _, vt in parts])
+    values = torch.cat([s[:kept] for _, s, _ in parts])
+    (a, _, b), (c, _, d) = exact(near), exact(far)
+    return ((a @ b) * values) @ (c @ d)
 
 
 def _plain_procrustes(near, far):

@@ -6,6 +6,7 @@ import re
 import sys
 from collections import Counter
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from threading import Timer
 

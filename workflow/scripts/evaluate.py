@@ -32,8 +32,15 @@ if __name__ == "__main__":
         settings = {"backend": params.backend, "batch_size": params.batch_size}
         settings |= {key: params.suite.get(key) for key in ("dtype", "softmax_dtype")}
 
+        # A merge has written the digest of its weights beside them.
+        summary = Path(f"results/merges/{w.base}/{w.subset}/{w.recipe}/summary.json")
+        merged = w.recipe != IDENTITY and summary.exists()
+        known = read_json(summary)["output_digest"] if merged else None
+
         def score():
-            scores, items = evaluate(model, suite, prompts, resume=resume, **settings)
+            scores, items = evaluate(
+                model, suite, prompts, resume=resume, weights_digest=known, **settings
+            )
             with atomic_file(snakemake.output.questions) as part:
                 pq.write_table(items, part, compression="zstd")
             write_json(output, name | scores)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from wildmerge import report
+from wildmerge.cost import spent
 from wildmerge.files import atomic_file
 from wildmerge.jobs import job
 from wildmerge.scores import read_table
@@ -19,6 +20,7 @@ if __name__ == "__main__":
             verdicts=snakemake.input.verdicts,
             sheet=snakemake.params.models,
             plan=snakemake.params.plan,
+            jobs=spent(Path("benchmarks"), snakemake.params.study["bases"]),
         )
         with atomic_file(snakemake.output[0]) as part:
             part.write_text(page, encoding="utf-8")

@@ -86,6 +86,21 @@ def read_benchmarks(folder: Path) -> dict[tuple[str, str], float]:
     return {key: median(seconds) for key, seconds in runs.items()}
 
 
+def spent(folder: Path, bases: Iterable[str]) -> dict[str, tuple[int, float]]:
+    """rule -> (runs, seconds of all of them) of the jobs below `folder`/{rule}/{base}/."""
+    found: dict[str, tuple[int, float]] = {}
+    for base in bases:
+        for path in sorted(Path(folder).glob(f"*/{base}/**/*.tsv")) + sorted(
+            Path(folder).glob(f"*/{base}.tsv")
+        ):
+            rule = path.relative_to(folder).parts[0]
+            with path.open(newline="") as file:
+                seconds = [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
+            runs, total = found.get(rule, (0, 0.0))
+            found[rule] = runs + len(seconds), total + sum(seconds)
+    return found
+
+
 def assumed_seconds(job: Job, gb: float, members: int, method: str, backend: str) -> float:
     """Seconds that a job is assumed to take.
 

@@ -168,6 +168,7 @@ def evaluate(
     softmax_dtype: str | None = None,
     device: str | None = None,
     resume: str | Path | None = None,
+    weights_digest: str | None = None,
 ) -> tuple[dict, pa.Table]:
     """Score a model on a suite.
 
@@ -175,7 +176,8 @@ def evaluate(
     `prompts.tokenize`; a model with another tokenizer gets its own, made here. backend,
     batch_size, dtype, softmax_dtype, device: see `load`; device None takes a GPU if there is one.
     resume: a folder in which finished tasks are kept until all are; a later call with the same
-    model, prompts and settings starts behind them.
+    model, prompts and settings starts behind them. weights_digest: of the model, where it is
+    known already; else its weights are read once more for it.
 
     Returns the scores (what the score file holds but for base, subset, recipe and members) and the
     questions, one row each, as in ITEMS. Raises WildmergeError for prompts of another suite, a
@@ -207,7 +209,7 @@ def evaluate(
             "dtype": dtype,
             "softmax_dtype": softmax_dtype or dtype,
             "device": lm.device.type,
-            "model_digest": model_digest(model),
+            "model_digest": weights_digest or model_digest(model),
             "suite_digest": spec["digest"],
             "prompts_digest": rendered["digest"],
             "versions": {

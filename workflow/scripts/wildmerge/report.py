@@ -61,6 +61,27 @@ DICTIONARY = {
     "draws_high": "its upper end",
 }
 
+# Columns of checkpoints.csv and of tables/*.csv that need words.
+CHECKPOINTS = {
+    "model": "the checkpoint",
+    "repo": "where it comes from",
+    "revision": "the commit, or version and digest of a package",
+    "usable": "whether it can be merged with its base",
+    "norm": "L2 norm of its task vector",
+    "relative_norm": "the same relative to the base's weights",
+    "ancestry": "how far it stands from its family; from 3 on another ancestor is likely",
+    "low_rank_tensors": "tensors whose task vector looks like a merged adapter",
+    "found": "why it was refused",
+    "admitted": "why the sheet admits it nevertheless",
+    "conversions": "what was done to make it an ordinary checkpoint",
+    "warnings": "what is odd about it",
+}
+TABLES = {
+    "combinations": "number of merges in the cell (checkpoints for n = 1)",
+    "published_share": "the paper's share of merges above the reference, percent",
+    "published_gain": "the paper's mean gain, points",
+}
+
 # Columns of results/scores/.../*.items.parquet, one row a question, that need words.
 ITEMS = {
     "member": "lm-eval's leaf task that the question belongs to",
@@ -238,8 +259,11 @@ def picture(path: Path) -> str:
     )
 
 
-def cost(merges: pd.DataFrame, summaries: list[dict]) -> str:
-    """What the run took: seconds, memory and bytes, by recipe and in all."""
+def cost(merges: pd.DataFrame, summaries: list[dict], jobs: dict) -> str:
+    """What the run took: seconds, memory and bytes, by recipe and in all.
+
+    jobs: rule -> (runs, seconds) of all rules that keep benchmarks, as `cost.spent` gives them.
+    """
     lines = []
     peaks = pd.DataFrame(
         [
@@ -273,7 +297,18 @@ def cost(merges: pd.DataFrame, summaries: list[dict]) -> str:
         "Method", "models", "merge, median", "merge, all", "peak memory", "evaluation, median",
         "evaluation, all",
     ]  # fmt: skip
-    return told + table(header, lines)
+    rest = [
+        f"{rule} {duration(seconds)} ({runs} {'job' if runs == 1 else 'jobs'})"
+        for rule, (runs, seconds) in sorted(jobs.items())
+        if rule not in ("merge", "evaluate")
+    ]
+    more = (
+        f"<p>Besides, for all studies of these bases: {', '.join(rest)}. A method whose "
+        "factorisations are made there shows its own part only.</p>"
+        if rest
+        else ""
+    )
+    return told + table(header, lines) + more
 
 
 def checkpoints(sheet: list[dict], verdicts: dict, merges, comparisons) -> str:
@@ -395,7 +430,12 @@ def dictionary(frames: dict) -> str:
         ]
         for column, meaning in DICTIONARY.items()
     ]
-    lines += [[f"<code>{name}</code>", "*.items.parquet", told] for name, told in ITEMS.items()]
+    more = {"checkpoints": CHECKPOINTS, "tables/*.csv": TABLES, "*.items.parquet": ITEMS}
+    lines += [
+        [f"<code>{name}</code>", file, told]
+        for file, columns in more.items()
+        for name, told in columns.items()
+    ]
     return table(["Column", "files", "meaning and unit"], lines, wide=(1, 2))
 
 
@@ -430,12 +470,23 @@ the interval is wide.</li>
 """
 
 
-def build(name, study, frames, figures, tables, verdicts, sheet, plan) -> str:
+def _asked(scores: pd.DataFrame) -> str:
+    """How many questions of how many tasks each model was asked, by suite."""
+    found = []
+    once = scores.drop_duplicates(["base", "suite", "task"])
+    for suite, rows in once.groupby("suite", sort=False):
+        sizes = rows.groupby("base")["questions"].agg(["sum", "size"]).drop_duplicates()
+        told = [f"{int(questions)} questions of {tasks} tasks" for questions, tasks in sizes.values]
+        found.append(f"{' or '.join(told)} ({suite})")
+    return listed(found)
+
+
+def build(name, study, frames, figures, tables, verdicts, sheet, plan, jobs=None) -> str:
     """Make the report of a study.
 
     name, study: its name and YAML; frames: scores, merges, comparisons, intervals and answers by
     name; figures: PNG paths; tables: HTML paths; verdicts: paths of task vector JSONs; sheet: rows
-    of models.tsv of the study's models; plan: as for `scores.read`.
+    of models.tsv of the study's models; plan: as for `scores.read`; jobs: as for `cost`.
     Returns the HTML page.
     """
     merges, answers = frames["merges"], frames["answers"]
@@ -446,8 +497,7 @@ def build(name, study, frames, figures, tables, verdicts, sheet, plan) -> str:
     summaries = [read_json(path) for path in paths if Path(path).exists()]
     measured = merges.dropna(subset="accuracy")
     missing = len(merges) - len(measured)
-    questions = frames["scores"].drop_duplicates(["suite", "task"]).groupby("suite")["questions"]
-    asked = listed([f"{int(q.sum())} questions of {len(q)} tasks ({s})" for s, q in questions])
+    asked = _asked(frames["scores"])
     ratio = frames["comparisons"]["width_to_unpaired"].median()
     merged = measured["recipe"] != "identity"
     bases = (measured["subset"] == "base").sum()
@@ -487,7 +537,7 @@ def build(name, study, frames, figures, tables, verdicts, sheet, plan) -> str:
             + "</p>"
             for path in tables
         ),
-        "Cost": cost(merges, summaries),
+        "Cost": cost(merges, summaries, jobs or {}),
         "Checkpoints": checkpoints(sheet, verdicts, merges, frames["comparisons"]),
         "Statistics": METHOD_TEXT,
         "Versions and digests": provenance(scores, summaries, verdicts),

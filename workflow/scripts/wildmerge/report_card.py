@@ -1,11 +1,23 @@
 """The model card of a merge that someone keeps."""
 
+import math
+
 import pandas as pd
 
 from wildmerge import style
 from wildmerge.lock import is_hub
 from wildmerge.report import REFERENCES
 from wildmerge.style import interval
+
+NORMAL = 1.96  # standard errors on each side of a 95 % interval
+
+
+def _spread(value: float, error: float | None) -> str:
+    """The 95 % interval of a score by its standard error, percent; a dash where none is known."""
+    if not error or math.isnan(error):
+        return "–"
+    half = NORMAL * error
+    return f"{100 * max(0, value - half):.1f} to {100 * min(1, value + half):.1f}"
 
 
 def model_card(
@@ -33,6 +45,7 @@ def model_card(
         "- merge",
         "- mergekit",
         "library_name: transformers",
+        *([f"license: {known[0]}"] if len(known) == 1 and not unknown else []),
         "---",
         "",
         f"# {name}",
@@ -65,17 +78,23 @@ def model_card(
         "",
         "Percent right; the mean over tasks is what the gains are about.",
         "",
-        "| suite | task | metric | few-shot | value | questions |",
-        "|---|---|---|---|---|---|",
+        "| suite | task | metric | few-shot | value | 95 % over questions | questions |",
+        "|---|---|---|---|---|---|---|",
     ]
     for score in scores:
         suite = score["suite"]
         for task, entry in score["tasks"].items():
             lines.append(
                 f"| {suite} | {task} | {entry['metric']} | {entry['num_fewshot']} "
-                f"| {100 * entry['value']:.2f} | {entry['questions']} |"
+                f"| {100 * entry['value']:.2f} | {_spread(entry['value'], entry['stderr'])} "
+                f"| {entry['questions']} |"
             )
-        lines.append(f"| {suite} | mean over tasks | | | {100 * score['accuracy']:.2f} | |")
+        error = math.hypot(*(e["stderr"] or math.nan for e in score["tasks"].values()))
+        error /= len(score["tasks"])
+        lines.append(
+            f"| {suite} | mean over tasks | | | {100 * score['accuracy']:.2f} "
+            f"| {_spread(score['accuracy'], error)} | |"
+        )
     lines += [
         "",
         "## Gains",
