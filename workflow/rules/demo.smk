@@ -16,22 +16,17 @@ for name, found in SHEET["sets"].items():
                 f"{expert} in two sets. Rename one of the two."
             )
         EXPERTS[expert] = {"set": name, "sources": sources, "training": found["training"]}
-# Checkpoint -> the expert that it is.
-TRAINED = {
-    f"{base}/{model}": found["repo"].removeprefix("trained:")
-    for (base, model), found in SHEETS.models.items()
-    if found["repo"].startswith("trained:")
-}
-for checkpoint_name, expert in TRAINED.items():
-    if expert not in EXPERTS:
-        raise WorkflowError(
-            f"{CONFIG}/models.tsv, {checkpoint_name}: an expert of {CONFIG}/experts.yaml was "
-            f"expected, found trained:{expert}. Known are {', '.join(EXPERTS)}."
-        )
-
-
-def expert(wildcards):
-    return EXPERTS[TRAINED[wildcards.trained]]
+# Checkpoint -> how it is trained.
+TRAINED = {}
+for (base, model), found in SHEETS.models.items():
+    kind, _, name = found["repo"].partition(":")
+    if kind == "trained":
+        if name not in EXPERTS:
+            raise WorkflowError(
+                f"{CONFIG}/models.tsv, {base}/{model}: an expert of {CONFIG}/experts.yaml was "
+                f"expected, found trained:{name}. Known are {', '.join(EXPERTS)}."
+            )
+        TRAINED[f"{base}/{model}"] = EXPERTS[name]
 
 
 # A checkpoint that is fine-tuned here is not downloaded.
@@ -57,7 +52,7 @@ rule fetch_training:
 rule finetune:
     input:
         base=lambda w: checkpoint(w.trained.split("/")[0], BASE),
-        training=lambda w: f"resources/training/{expert(w)['set']}",
+        training=lambda w: f"resources/training/{TRAINED[w.trained]['set']}",
     output:
         directory("resources/checkpoints/{trained}"),
     log:
@@ -74,7 +69,7 @@ rule finetune:
         mem_mb=8000,
         runtime=60,
     params:
-        sources=lambda w: expert(w)["sources"],
-        training=lambda w: expert(w)["training"],
+        sources=lambda w: TRAINED[w.trained]["sources"],
+        training=lambda w: TRAINED[w.trained]["training"],
     script:
         "../scripts/finetune.py"
