@@ -81,7 +81,7 @@ def told(frames):
         f"{asked['questions'].sum()} questions of {len(asked)} benchmarks",
         f"{len(singles)} experts",
         f"{tokens:,} tokens each",
-        f"{100 * base['accuracy']:.1f} % of them right",
+        f"The base scores {100 * base['accuracy']:.1f} %",
         f"{once['merge_seconds'].sum() / 3600:.1f} core-hours of merging",
         f"{merges['evaluate_seconds'].sum() / 3600:.1f} of evaluating",
         f"{narrower:.0f} % narrower",
