@@ -42,7 +42,7 @@ def evaluate(folder, base, suite, rows, tasks, rng):
     task = np.repeat(np.arange(len(tasks)), list(tasks.values()))
     chance = rng.uniform(0.35, 0.6, len(tasks))[task]
     right = rng.random(task.size) < chance
-    pool, plan = sum(n == 1 for _, n, *_ in rows), []
+    pool, plan = len({name for _, _, _, members, *_ in rows for name in members}), []
     for subset, n, draw, members, recipe, gain, churn in rows:
         row = dict(base=base, subset=subset, n=n, draw=draw, members=list(members), recipe=recipe,
                    suite=suite, pool=pool)  # fmt: skip
