@@ -75,14 +75,18 @@ def read_dry_run(text: str) -> list[Job]:
     return jobs
 
 
+def _seconds(path: Path) -> list[float]:
+    """The seconds of each run in one of Snakemake's benchmark files."""
+    with path.open(newline="") as file:
+        return [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
+
+
 def read_benchmarks(folder: Path) -> dict[tuple[str, str], float]:
     """Median seconds by (rule, base) of the runs below `folder`/{rule}/{base}/."""
     runs = {}
     for path in sorted(Path(folder).glob("*/*/**/*.tsv")):
         rule, base = path.relative_to(folder).parts[:2]
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                runs.setdefault((rule, base), []).append(float(row["s"]))
+        runs.setdefault((rule, base), []).extend(_seconds(path))
     return {key: median(seconds) for key, seconds in runs.items()}
 
 
@@ -94,8 +98,7 @@ def spent(folder: Path, bases: Iterable[str]) -> dict[str, tuple[int, float]]:
             Path(folder).glob(f"*/{base}.tsv")
         ):
             rule = path.relative_to(folder).parts[0]
-            with path.open(newline="") as file:
-                seconds = [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
+            seconds = _seconds(path)
             runs, total = found.get(rule, (0, 0.0))
             found[rule] = runs + len(seconds), total + sum(seconds)
     return found

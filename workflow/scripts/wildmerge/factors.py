@@ -47,6 +47,10 @@ def factorize_expert(base: Path, expert: Path, output: Path, digests: dict[str, 
         expert: folder of the checkpoint.
         output: the folder to write; it appears when it is whole.
         digests: what weights these are, by name; kept beside the factors.
+
+    Raises:
+        WildmergeError: a file is missing or broken, or the disk is full.
+        torch.linalg.LinAlgError: NaN or Inf in a task vector.
     """
 
     def layout(shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -92,9 +96,12 @@ def write_update(
         recipe: an entry of recipes.yaml whose method has `unscaled`.
         output: the folder to write; it appears when it is whole.
         digests: what weights these are, by name; kept beside the update.
+
+    Raises:
+        WildmergeError: a file is missing or broken, or the disk is full.
     """
     method = METHODS[recipe["merge_method"]]
-    parameters = unscaled(recipe, len(experts))["parameters"]
+    what = unscaled(recipe, len(experts))
     start, *members = (Weights(folder) for folder in [base, *experts])
     shapes = {n: start[n].shape for n in sorted(start) if start[n].dtype.is_floating_point}
     device, where = _device(), f"Writing {output}"
@@ -104,8 +111,10 @@ def write_update(
         for name, shape in shapes.items():
             origin, *tensors = (weights.read(name).to(device) for weights in [start, *members])
             projection = is_projection(name, shape)
-            writer.write(name, method(origin, tensors, parameters, projection=projection).cpu())
-        write_json(folder / DIGESTS, digests | {UPDATE: unscaled(recipe, len(experts))})
+            writer.write(
+                name, method(origin, tensors, what["parameters"], projection=projection).cpu()
+            )
+        write_json(folder / DIGESTS, digests | {UPDATE: what})
 
 
 def _write(

@@ -2,7 +2,7 @@
 
 import torch
 
-from wildmerge.methods import spectral
+from wildmerge.methods import spectral, task_arithmetic
 
 
 def boost(update: torch.Tensor, beta: float) -> torch.Tensor:
@@ -30,7 +30,7 @@ def from_factors(
 
     Boosting commutes with scaling: SB(c ΔW) = c SB(ΔW).
     """
-    scale = lambda_ / experts if combine == "mean" else lambda_
+    scale = task_arithmetic.scale_of(combine, lambda_, experts)
     return factors.rebuild(scale * raised(factors.values, beta))
 
 

@@ -21,7 +21,7 @@ def update(
     Returns:
         The update, float32, of the base's shape: W_merged = W_0 + update.
     """
-    scale = _scale(combine, lambda_, len(experts))
+    scale = scale_of(combine, lambda_, len(experts))
     total = torch.empty(base.numel(), device=base.device)
     origin, *members = flat([base, *experts])
 
@@ -34,12 +34,13 @@ def update(
 
 def unscaled(parameters: dict, experts: int) -> tuple[dict, float]:
     """The parameters of the plain sum, and the factor that makes it this update."""
-    return {"combine": "sum", "lambda": 1.0}, _scale(
+    return {"combine": "sum", "lambda": 1.0}, scale_of(
         parameters["combine"], parameters["lambda"], experts
     )
 
 
-def _scale(combine: str, lambda_: float, experts: int) -> float:
+def scale_of(combine: str, lambda_: float, experts: int) -> float:
+    """The factor of the plain sum: λ, divided by the number of experts for the mean."""
     return lambda_ / experts if combine == "mean" else lambda_
 
 

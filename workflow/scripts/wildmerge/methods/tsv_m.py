@@ -45,7 +45,7 @@ def update(
         spectra.append(values)
         # V^T = Σ^-1 U^T ΔW: the other side's vectors.
         fars.append((near @ wide).div_(values[:, None]))
-    scale = lambda_ / len(experts) if combine == "mean" else lambda_
+    scale = task_arithmetic.scale_of(combine, lambda_, len(experts))
     near, far = spectral.polar(torch.cat(nears)), spectral.polar(torch.cat(fars))
     near *= torch.cat(spectra)[:, None] * scale
     return far.mT @ near if base.shape[0] > base.shape[1] else near.mT @ far
