@@ -80,8 +80,9 @@ def scored(home):
     return score(home)
 
 
-def test_scores_and_items(scored):
+def test_scores_and_items(home, scored):
     scores, items = scored
+    rendered = read_json(home / "prompts/prompts.json")["tasks"]
     assert set(scores) == SCORE
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
     tasks = scores["tasks"]
@@ -91,12 +92,13 @@ def test_scores_and_items(scored):
         "few_mmlu": 16,
     }
     assert scores["accuracy"] == pytest.approx(np.mean([e["value"] for e in tasks.values()]))
-    for entry in tasks.values():
+    for task, entry in tasks.items():
         members = entry["members"].values()
         assert entry["value"] == pytest.approx(
             sum(m["value"] * m["questions"] for m in members) / entry["questions"]
         )
         assert entry["tokens_distinct"] == entry["tokens_run"] < entry["tokens_asked"]
+        assert entry["tokens_distinct"] == rendered[task]["distinct_tokens"]
     assert items.schema == ITEMS
     rows = items.to_pylist()
     assert Counter(row["member"] for row in rows) == {
@@ -282,7 +284,10 @@ def test_resume_behind_finished_tasks(home, scored, tmp_path, monkeypatch, capsy
     scores, items = score(home, resume=tmp_path / "tasks")
     # 24 x 2 and 12 x 5 choices once; 16 x 4 died and ran again.
     assert calls == [48, 60, 64, 64]
-    assert "piqa: kept" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "piqa: kept" in told
+    assert re.search(r"1 of 3 tasks done, \d+ distinct tokens/s; [1-9]\d+ tokens left, \d+ s", told)
+    assert re.search(r"3 of 3 tasks done, .*; 0 tokens left, 0 s", told)
     assert items.equals(scored[1])
     assert scores["accuracy"] == scored[0]["accuracy"]
     # Other settings start afresh.

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pico
@@ -17,7 +18,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError, merging, recipes, weights
 from wildmerge.methods import is_projection
-from wildmerge.weights import Digest, Weights
+from wildmerge.weights import Digest, LazyTensor, Weights
 
 ROOT = Path(__file__).parents[1]
 SHEET = yaml.safe_load((ROOT / "config/recipes.yaml").read_text())
@@ -158,6 +159,32 @@ def test_digests(family, tmp_path):
     assert digest.hexdigest() == first["output_digest"]
     other = merging.merge(base, experts, TA, tmp_path / "other")
     assert other["output_digest"] != first["output_digest"]
+
+
+def test_slices_of_a_tensor_are_the_tensor(family):
+    base, _ = family
+    folder, name = Weights(base), "model.layers.0.mlp.up_proj.weight"
+    whole, lazy = folder.read(name).view(-1), LazyTensor(folder, name)
+    lazy.announce()
+    assert lazy.reshape(-1) is lazy
+    for part in (slice(0, 5), slice(3, 1000), slice(1, 4)):
+        assert torch.equal(lazy[part], whole[part])
+    # Two threads at a time have memory of their own.
+    with ThreadPoolExecutor(2) as pool:
+        parts = [slice(i, i + 2000) for i in range(0, len(whole) - 2000, 500)] * 5
+        found = pool.map(lambda part: torch.equal(lazy[part].clone(), whole[part]), parts)
+        assert all(found)
+    assert folder.bytes_read == whole.nbytes + 2 * (5 + 997 + 3 + 2000 * len(parts))
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_reading_by_slices_changes_no_bit(family, tmp_path, monkeypatch, name):
+    base, experts = family
+    lazy = merging.merge(base, experts, RECIPES[name], tmp_path / "lazy")
+    monkeypatch.setattr(merging._Update, "reads_once", lambda *_: False)
+    whole = merging.merge(base, experts, RECIPES[name], tmp_path / "whole")
+    assert lazy["output_digest"] == whole["output_digest"]
+    assert lazy["bytes_read"] == whole["bytes_read"]
 
 
 def test_summary_says_what_was_done(family, tmp_path):

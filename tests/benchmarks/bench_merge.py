@@ -162,6 +162,16 @@ Path(job["output"] + ".json").write_text(json.dumps(summary))
 """
 
 
+def our_process(folder: Path, base: Path, experts: dict, recipe: dict):
+    """Time, CPU time and peak memory of one merge as a whole process, and its summary."""
+    job = {"base": str(base), "experts": {name: str(path) for name, path in experts.items()}}
+    job |= {"recipe": recipe, "output": str(folder / "ours")}
+    run = whole_process(
+        [sys.executable, "-c", OURS, json.dumps(job)], PYTHONPATH=str(ROOT / "workflow/scripts")
+    )
+    return run, json.loads((folder / "ours.json").read_text())
+
+
 def copying(base, experts, output) -> float:
     """Seconds to read all the inputs and write one of them, whole files at a time."""
     start = time.perf_counter()
@@ -186,8 +196,6 @@ def linear(folder: Path, model: str, methods: list[str], repeats: int) -> None:
     rows = []
     for name in methods:
         theirs, ours, inner, copies = [], [], [], []
-        job = {"base": str(base), "experts": paths, "recipe": RECIPES[name]}
-        job["output"] = str(folder / "ours")
         text = merging.mergekit_yaml(
             RECIPES[name], paths | {"base": str(base)}, list(paths), "bfloat16"
         )
@@ -196,13 +204,9 @@ def linear(folder: Path, model: str, methods: list[str], repeats: int) -> None:
         for _ in range(repeats):
             shutil.rmtree(folder / "theirs", ignore_errors=True)
             copies.append(copying(base, experts, folder / "copy"))
-            ours.append(
-                whole_process(
-                    [sys.executable, "-c", OURS, json.dumps(job)],
-                    PYTHONPATH=str(ROOT / "workflow/scripts"),
-                )
-            )
-            inner.append(json.loads((folder / "ours.json").read_text())["seconds"])
+            run, summary = our_process(folder, base, experts, RECIPES[name])
+            ours.append(run)
+            inner.append(summary["seconds"])
             theirs.append(
                 whole_process([*command, folder / "theirs", "--quiet", "--no-write-model-card"])
             )
@@ -282,11 +286,7 @@ def memory(folder: Path, model: str) -> None:
     tensor = vocabulary * MODELS[model]["hidden_size"] * 4 / 1e9
     rows = []
     for name in LINEAR:
-        job = {"base": str(base), "experts": {k: str(v) for k, v in experts.items()}}
-        job |= {"recipe": RECIPES[name], "output": str(folder / "ours")}
-        wall, _, peak = whole_process(
-            [sys.executable, "-c", OURS, json.dumps(job)], PYTHONPATH=str(ROOT / "workflow/scripts")
-        )
+        (wall, _, peak), _ = our_process(folder, base, experts, RECIPES[name])
         rows.append(
             {"method": name, "s": wall, "peak GB": peak, "of 14 tensors": peak / 14 / tensor}
         )
@@ -379,20 +379,45 @@ def subspace(model: str, repeats: int) -> None:
             for job in ours
         ],
     )
-    growth = []
+    by_experts, by_subsets = [], []
+    done, ours, theirs = 0, 12 * layer["expert s"], 0.0
     for n, count in SIZES.items():
-        cost = n * layer["expert s"] + layer["TSV merge s"]
-        cached = layer["TSV merge s"]
-        growth.append(
+        alone = n * layer["svd s"] + layer["plain Procrustes s"]
+        merge = layer["TSV merge s"]
+        factored = n * layer["expert s"] + merge
+        by_experts.append(
+            {"experts": n, "a merge s": merge, "with factoring s": factored, "plain s": alone}
+        )
+        done, ours, theirs = done + count, ours + count * merge, theirs + count * alone
+        row = {"subsets": done, "of up to": n, "ours s": ours, "plain s": theirs}
+        by_subsets.append(row | {"ratio": theirs / ours})
+    table(f"TSV-M of one layer of {model} by the number of experts (scaled)", by_experts)
+    table(
+        f"TSV-M of one layer of {model} by the number of subsets of 12 experts (scaled)", by_subsets
+    )
+
+
+def whole_merges(folder: Path, model: str) -> None:
+    """Whole processes that merge four experts by the subspace methods, twice each."""
+    base, experts = make(folder, model, 4)
+    rows = []
+    for name in ("iso_c", "task_arithmetic_sb", "tsv_m"):
+        runs, summaries = [], []
+        for _ in range(2):
+            run, summary = our_process(folder, base, experts, RECIPES[name])
+            runs.append(run)
+            summaries.append(summary)
+        one, other = (summary["output_digest"] for summary in summaries)
+        rows.append(
             {
-                "experts": n,
-                "subsets": count,
-                "a merge s": cached,
-                "without cache s": cost,
-                "plain s": n * layer["svd s"] + layer["plain Procrustes s"],
+                "method": name,
+                "s": min(run[0] for run in runs),
+                "GB read": summaries[0]["bytes_read"] / 1e9,
+                "peak GB": max(run[2] for run in runs),
+                "same bits twice": "yes" if one == other else "NO",
             }
         )
-    table(f"TSV-M of one layer of {model} by the number of experts (scaled)", growth)
+    table(f"Whole merges by the subspace methods, {model}, one layer, 4 experts", rows)
 
 
 def _one_shape(shape, repeats: int) -> dict:
@@ -470,6 +495,7 @@ def main() -> None:
                 sweep(folder, model, arguments.repeats)
             if "subspace" in arguments.what:
                 subspace(model, arguments.repeats)
+                whole_merges(folder, model)
             if "memory" in arguments.what:
                 memory(folder, model)
     finally:

@@ -219,13 +219,15 @@ def evaluate(
         }
         kept = _kept_tasks(resume, settings)
         loaded = time.perf_counter() - began
-        parts, costs = [], {}
+        sizes = {task: entry["distinct_tokens"] for task, entry in rendered["tasks"].items()}
+        parts, costs, first, ran = [], {}, time.perf_counter(), 0
         for number, (task, entry) in enumerate(spec["tasks"].items(), 1):
             file = kept and kept / f"{task}.parquet"
             if file and file.exists():
                 print(f"{task}: kept from an earlier run.", flush=True)
                 parts.append(pq.read_table(file))
                 costs[task] = json.loads(parts[-1].schema.metadata[b"cost"])
+                del sizes[task]
                 continue
             print(f"{task} ({number} of {len(spec['tasks'])})", flush=True)
             start, before = time.perf_counter(), _tokens(lm)
@@ -244,6 +246,13 @@ def evaluate(
                 with atomic_file(file) as part:
                     pq.write_table(noted, part)
             parts.append(items)
+            ran += sizes.pop(task)
+            speed = ran / (time.perf_counter() - first)
+            print(
+                f"{len(parts)} of {len(spec['tasks'])} tasks done, {speed:.0f} distinct tokens/s; "
+                f"{sum(sizes.values())} tokens left, {sum(sizes.values()) / speed:.0f} s",
+                flush=True,
+            )
     items = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
     tasks = summarise(items, spec["tasks"])
     for task, cost in costs.items():

@@ -21,7 +21,7 @@ import torch
 from . import WildmergeError
 from .files import atomic_folder, full_disk, read_json, require_space, write_json
 from .methods import METHODS, is_projection, spectral, task_arithmetic, tsv_m
-from .weights import Weights, Writer
+from .weights import LazyTensor, Weights, Writer
 
 DIGESTS = "digests.json"
 NOTES = "notes.json"  # tensor -> what was found in factorising it, told by every merge that uses it
@@ -109,8 +109,8 @@ def write_update(
         writer = Writer(folder, {name: (torch.float32, shape) for name, shape in shapes.items()})
         require_space(writer.nbytes, folder, where)
         for name, shape in shapes.items():
-            origin, *tensors = (weights.read(name).to(device) for weights in [start, *members])
-            projection = is_projection(name, shape)
+            origin, projection = start.read(name).to(device), is_projection(name, shape)
+            tensors = _tensors(members, name, device, method.reads_once(projection))
             writer.write(
                 name, method(origin, tensors, what["parameters"], projection=projection).cpu()
             )
@@ -133,7 +133,8 @@ def _write(
         writer = Writer(folder, tensors)
         require_space(writer.nbytes, folder, where)
         for name in shapes:
-            origin, *members = (weights.read(name).to(device) for weights in [start, *experts])
+            origin = start.read(name).to(device)
+            members = _tensors(experts, name, device, once=True)
             delta = task_arithmetic.update(origin, members, combine="sum", lambda_=1.0)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", spectral.SpectralWarning)
@@ -147,6 +148,13 @@ def _write(
                 writer.write(f"{name}.{part}", whole)
         write_json(folder / DIGESTS, digests)
         write_json(folder / NOTES, notes)
+
+
+def _tensors(folders: Sequence[Weights], name: str, device: str, once: bool) -> list:
+    """A tensor of each folder; read slice by slice where each element is looked at once."""
+    if once and device == "cpu":
+        return [LazyTensor(weights, name) for weights in folders]
+    return [weights.read(name).to(device) for weights in folders]
 
 
 def _device() -> str:

@@ -28,7 +28,7 @@ from .methods import METHODS, arguments, is_projection, tsv_m
 from .methods.chunks import in_parallel, slices
 from .methods.spectral import SpectralWarning
 from .recipes import MERGEKIT, check
-from .weights import DTYPE_NAMES, Digest, Weights, Writer
+from .weights import DTYPE_NAMES, Digest, LazyTensor, Weights, Writer
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def merge(
     shapes = {name: inputs[0][name] for name in sorted(inputs[0])}
     update = _Update(method, recipe, len(experts), factors, unscaled, device)
     needed = {name: update.sources(name, entry, inputs) for name, entry in shapes.items()}
+    lazy = {name for name, entry in shapes.items() if update.reads_once(name, entry)}
     made = [*factors, *([unscaled] if unscaled else [])]
     # Buffers that are no floating-point numbers are kept as they are.
     dtypes = {n: DTYPES[dtype] if e.dtype.is_floating_point else e.dtype for n, e in shapes.items()}
@@ -124,8 +125,10 @@ def merge(
         require_space(writer.nbytes, folder, where)
         with ThreadPoolExecutor(1) as io:
             written = None
-            for name, (start, *members) in _read_ahead(needed):
-                start, members = start.to(device), [member.to(device) for member in members]
+            for name, (start, *members) in _read_ahead(needed, lazy):
+                start = start.to(device)
+                if name not in lazy:
+                    members = [member.to(device) for member in members]
                 if start.is_floating_point():
                     with warnings.catch_warnings(record=True) as caught:
                         warnings.simplefilter("always", SpectralWarning)
@@ -234,10 +237,20 @@ class _Update:
             return [inputs[0], self.unscaled.weights]
         return inputs[:1] if self.from_sum and is_projection(name, entry.shape) else inputs
 
+    def reads_once(self, name: str, entry) -> bool:
+        """Whether the experts' tensors can be read slice by slice, where they are computed with.
+
+        On a GPU they are better sent as a whole.
+        """
+        if self.device.type != "cpu" or self.foreign or self.unscaled:
+            return False
+        projection = is_projection(name, entry.shape)
+        return entry.dtype.is_floating_point and self.method.reads_once(projection)
+
     def __call__(self, name: str, base: torch.Tensor, experts: list[torch.Tensor]) -> torch.Tensor:
         """The update, float32; NaN where the arithmetic did not come to an end.
 
-        experts: the tensors of `sources` after the base's.
+        experts: the tensors of `sources` after the base's; a LazyTensor each if `reads_once`.
         """
         if self.unscaled:
             return experts[0] * self.scale
@@ -261,20 +274,29 @@ def _round(base: torch.Tensor, update: torch.Tensor, dtype: torch.dtype):
     """Round base + update once.
 
     Returns the tensor written, and the L2 norms of the update as it was computed and as it stands
-    in the rounded result, both accumulated in float64.
+    in the rounded result.
     """
     merged = torch.empty(base.shape, dtype=dtype, device=base.device)
     origin, delta, result = base.reshape(-1), update.reshape(-1), merged.view(-1)
 
     def chunk(part: slice) -> tuple[float, float]:
-        start, change = origin[part].double(), delta[part].double()
-        result[part] = start.float() + delta[part]
-        rounded = result[part].double().sub_(start)
-        return torch.dot(change, change).item(), torch.dot(rounded, rounded).item()
+        start = origin[part].float()
+        sums = start + delta[part]
+        result[part] = sums
+        rounded = sums.copy_(result[part]).sub_(start)
+        return _square(delta[part]), _square(rounded)
 
     squares = in_parallel(chunk, slices(base.numel()))
     exact, rounded = (math.sqrt(math.fsum(column)) for column in zip(*squares, strict=True))
     return merged, exact, rounded
+
+
+def _square(vector: torch.Tensor) -> float:
+    """Squared L2 norm of a flat float32 tensor: rows of 256 in float32, their sum in float64."""
+    end = len(vector) // 256 * 256
+    rows, rest = vector[:end].view(-1, 256), vector[end:]
+    found = sum(torch.linalg.vecdot(x, x).double().sum().item() for x in (rows, rest))
+    return found if math.isfinite(found) else vector.double().square().sum().item()
 
 
 def _same(name: str, base: torch.Tensor, experts: list[torch.Tensor], where: str) -> torch.Tensor:
@@ -323,16 +345,24 @@ def _not_finite(name: str, inputs: Sequence[Weights], members: list[str], where:
     )
 
 
-def _read_ahead(needed: dict[str, Sequence[Weights]]) -> Iterator:
+def _read_ahead(needed: dict[str, Sequence[Weights]], lazy: set[str]) -> Iterator:
     """(name, its tensors in the folders that are needed) in order, the next read meanwhile.
 
-    The tensors are valid until the next ones are asked for: their memory is used again.
+    The tensors are valid until the next ones are asked for: their memory is used again. Of the
+    names in `lazy` only the first tensor is read, the others come as LazyTensor.
     """
     # Two sets of buffers in turn: one is filled while the other is merged.
     buffers: tuple[dict, dict] = ({}, {})
 
+    def whole(name):
+        return needed[name][:1] if name in lazy else needed[name]
+
     def read(name, turn):
-        return [weights.read(name, memory(weights, name, turn)) for weights in needed[name]]
+        tensors = [weights.read(name, memory(weights, name, turn)) for weights in whole(name)]
+        rest = [LazyTensor(weights, name) for weights in needed[name][len(tensors) :]]
+        for tensor in rest:
+            tensor.announce()
+        return [*tensors, *rest]
 
     def memory(weights, name, turn):
         nbytes = weights[name].nbytes
@@ -344,7 +374,7 @@ def _read_ahead(needed: dict[str, Sequence[Weights]]) -> Iterator:
         return kept
 
     def nbytes(name):
-        return sum(weights[name].nbytes for weights in needed[name])
+        return sum(weights[name].nbytes for weights in whole(name))
 
     names = list(needed)
     with ThreadPoolExecutor(1) as pool:

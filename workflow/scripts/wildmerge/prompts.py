@@ -129,6 +129,18 @@ def _questions(task, samples: list[dict], tokens: dict, metric: str) -> Iterator
         }
 
 
+def _distinct_tokens(rows: list[dict]) -> int:
+    """How many distinct prefixes a task's requests have: the tokens that a model must run."""
+    from .shared_prefix import Tree
+
+    requests = []
+    for row in rows:
+        contexts, answers = row["contexts"], row["answers"]
+        contexts = contexts * len(answers) if len(contexts) == 1 else contexts
+        requests += zip(contexts, answers, strict=True)
+    return len(Tree.build(requests, max_length=1 << 30).tokens)
+
+
 def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
     """Render and tokenise all prompts of a suite.
 
@@ -191,6 +203,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             tasks[task] = {
                 "questions": len(rows),
                 "requests": sum(len(row["answers"]) for row in rows),
+                "distinct_tokens": _distinct_tokens(rows),
                 "digest": digest(rows),
             }
         content = {

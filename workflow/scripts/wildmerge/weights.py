@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ class Weights(Mapping[str, Entry]):
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.bytes_read = 0
+        self._counting = threading.Lock()
         self._entries: dict[str, Entry] = {}
         index = self.folder / INDEX
         if index.exists():
@@ -125,21 +127,63 @@ class Weights(Mapping[str, Entry]):
         view = memoryview(data.numpy())
         done = 0
         try:
-            with open(entry.file, "rb", buffering=0) as file:
+            file = os.open(entry.file, os.O_RDONLY)
+            try:
                 while done < nbytes:
-                    step = os.preadv(
-                        file.fileno(), [view[done : done + _CALL]], entry.offset + start + done
-                    )
+                    place = entry.offset + start + done
+                    step = os.preadv(file, [view[done : done + _CALL]], place)
                     if step == 0:
                         raise OSError(f"it ends {nbytes - done} bytes too early")
                     done += step
+            finally:
+                os.close(file)
         except OSError as error:
             raise WildmergeError(
                 f"Tensor {name} could not be read from {entry.file}: {error}. Delete the folder "
                 f"{self.folder}, so that it is made again, or mend the disk it lies on."
             ) from error
-        self.bytes_read += nbytes
+        with self._counting:
+            self.bytes_read += nbytes
         return data.view(entry.dtype)
+
+
+class LazyTensor:
+    """A tensor of a folder, of which a kernel reads one slice after another where it needs it.
+
+    It takes the place of a flat tensor in the kernels of `methods` that look at each element once:
+    what is read then stays in a core's cache until it is used, and is never in memory as a whole.
+    A slice is valid until the same thread takes the next one.
+
+    Args:
+        weights: the folder.
+        name: the tensor's.
+    """
+
+    def __init__(self, weights: Weights, name: str):
+        self.weights, self.name, self.entry = weights, name, weights[name]
+        self._local = threading.local()
+
+    def reshape(self, *_: int) -> "LazyTensor":
+        """Itself: it is flat already."""
+        return self
+
+    def __getitem__(self, part: slice) -> torch.Tensor:
+        """The elements of a slice with start and stop, in the tensor's dtype, on the CPU."""
+        nbytes = (part.stop - part.start) * self.entry.dtype.itemsize
+        memory = getattr(self._local, "memory", None)
+        if memory is None or len(memory) < nbytes:
+            memory = self._local.memory = torch.empty(nbytes, dtype=torch.uint8)
+        return self.weights.read_part(self.name, part.start, part.stop, memory)
+
+    def announce(self) -> None:
+        """Tell the system that it will be read soon, so that a disk starts now."""
+        if hasattr(os, "posix_fadvise"):
+            file = os.open(self.entry.file, os.O_RDONLY)
+            try:
+                where = self.entry.offset, self.entry.nbytes
+                os.posix_fadvise(file, *where, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
 
 
 def _read_index(index: Path) -> dict[str, str]:

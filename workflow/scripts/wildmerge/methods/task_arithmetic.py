@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from wildmerge.methods.chunks import deltas, flat, in_parallel, slices
+from wildmerge.methods.chunks import flat, in_parallel, slices
 
 
 def update(
@@ -26,7 +26,12 @@ def update(
     origin, *members = flat([base, *experts])
 
     def chunk(part: slice) -> None:
-        torch.sum(deltas(origin, members, part), 0, out=total[part]).mul_(scale)
+        start, found = origin[part].float(), total[part].zero_()
+        vector = torch.empty_like(start)
+        for member in members:
+            # Converting first, then subtracting in place: several times faster than mixing dtypes.
+            found.add_(vector.copy_(member[part]).sub_(start))
+        found.mul_(scale)
 
     in_parallel(chunk, slices(base.numel()))
     return total.view(base.shape)
