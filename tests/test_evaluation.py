@@ -82,7 +82,7 @@ def scored(home):
 
 def test_scores_and_items(home, scored):
     scores, items = scored
-    rendered = read_json(home / "prompts/prompts.json")["tasks"]
+    sizes = read_json(home / "prompts/prompts.json")["distinct_tokens"]
     assert set(scores) == SCORE
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
     tasks = scores["tasks"]
@@ -98,7 +98,7 @@ def test_scores_and_items(home, scored):
             sum(m["value"] * m["questions"] for m in members) / entry["questions"]
         )
         assert entry["tokens_distinct"] == entry["tokens_run"] < entry["tokens_asked"]
-        assert entry["tokens_distinct"] == rendered[task]["distinct_tokens"]
+        assert entry["tokens_distinct"] == sizes[task]
     assert items.schema == ITEMS
     rows = items.to_pylist()
     assert Counter(row["member"] for row in rows) == {

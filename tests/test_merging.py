@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError, merging, recipes, weights
-from wildmerge.methods import is_projection
+from wildmerge.methods import chunks, is_projection
 from wildmerge.weights import Digest, LazyTensor, Weights
 
 ROOT = Path(__file__).parents[1]
@@ -163,24 +163,51 @@ def test_digests(family, tmp_path):
 
 def test_slices_of_a_tensor_are_the_tensor(family):
     base, _ = family
-    folder, name = Weights(base), "model.layers.0.mlp.up_proj.weight"
+    folder, name = Weights(base), "model.embed_tokens.weight"
     whole, lazy = folder.read(name).view(-1), LazyTensor(folder, name)
-    lazy.announce()
+    folder.announce(name)
     assert lazy.reshape(-1) is lazy
     for part in (slice(0, 5), slice(3, 1000), slice(1, 4)):
         assert torch.equal(lazy[part], whole[part])
-    # Two threads at a time have memory of their own.
+    # Threads have memory of their own: both hold a slice before either looks at it.
+    both = threading.Barrier(2)
+
+    def taken(part):
+        found = lazy[part]
+        both.wait(timeout=60)
+        return torch.equal(found, whole[part])
+
     with ThreadPoolExecutor(2) as pool:
-        parts = [slice(i, i + 2000) for i in range(0, len(whole) - 2000, 500)] * 5
-        found = pool.map(lambda part: torch.equal(lazy[part].clone(), whole[part]), parts)
-        assert all(found)
-    assert folder.bytes_read == whole.nbytes + 2 * (5 + 997 + 3 + 2000 * len(parts))
+        assert list(pool.map(taken, [slice(0, 2000), slice(2000, 4000)])) == [True, True]
+    assert folder.bytes_read == whole.nbytes + 2 * (5 + 997 + 3 + 4000)
+
+
+def test_a_file_that_is_gone_is_told_by_the_reading(own):
+    base, _ = own
+    folder, name = Weights(base), "model.embed_tokens.weight"
+    (base / "model.safetensors").unlink()
+    folder.announce(name)
+    with pytest.raises(WildmergeError, match="could not be read"):
+        LazyTensor(folder, name)[0:5]
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_reading_by_slices_changes_no_bit(family, tmp_path, monkeypatch, name):
     base, experts = family
+    # Several chunks a tensor, on two threads.
+    monkeypatch.setattr(chunks.slices, "__defaults__", (1000,))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    taken, take = set(), LazyTensor.__getitem__
+
+    def noted(self, part):
+        taken.add((self.name, part.start))
+        return take(self, part)
+
+    monkeypatch.setattr(LazyTensor, "__getitem__", noted)
     lazy = merging.merge(base, experts, RECIPES[name], tmp_path / "lazy")
+    twice = {"ties", "ties_sb"}
+    assert (("model.embed_tokens.weight", 3000) in taken) == (name not in twice)
+    assert (("model.layers.0.mlp.up_proj.weight", 1000) in taken) == (name not in twice)
     monkeypatch.setattr(merging._Update, "reads_once", lambda *_: False)
     whole = merging.merge(base, experts, RECIPES[name], tmp_path / "whole")
     assert lazy["output_digest"] == whole["output_digest"]

@@ -188,11 +188,12 @@ def evaluate(
     began = time.perf_counter()
     suite, prompts = Path(suite), Path(prompts)
     spec, rendered = read_json(suite / "suite.json"), read_json(prompts / "prompts.json")
-    if rendered["suite_digest"] != spec["digest"] or rendered["lm_eval"] != version("lm_eval"):
+    of_now = rendered["lm_eval"] == version("lm_eval") and "distinct_tokens" in rendered
+    if rendered["suite_digest"] != spec["digest"] or not of_now:
         raise WildmergeError(
             f"Expected the prompts in {prompts} to be rendered from the questions in {suite} by "
-            f"lm-eval {version('lm_eval')}, but one of them is older. Delete {prompts} and run "
-            f"again."
+            f"this release and lm-eval {version('lm_eval')}, but one of them is older. Delete "
+            f"{prompts} and run again."
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     lm = load(backend, model, dtype, softmax_dtype, batch_size, device)
@@ -219,7 +220,7 @@ def evaluate(
         }
         kept = _kept_tasks(resume, settings)
         loaded = time.perf_counter() - began
-        sizes = {task: entry["distinct_tokens"] for task, entry in rendered["tasks"].items()}
+        sizes = dict(rendered["distinct_tokens"])
         parts, costs, first, ran = [], {}, time.perf_counter(), 0
         for number, (task, entry) in enumerate(spec["tasks"].items(), 1):
             file = kept and kept / f"{task}.parquet"

@@ -110,7 +110,7 @@ def write_update(
         require_space(writer.nbytes, folder, where)
         for name, shape in shapes.items():
             origin, projection = start.read(name).to(device), is_projection(name, shape)
-            tensors = _tensors(members, name, device, method.reads_once(projection))
+            tensors = _tensors(members, name, device, method.once)
             writer.write(
                 name, method(origin, tensors, what["parameters"], projection=projection).cpu()
             )

@@ -113,7 +113,7 @@ def merge(
     shapes = {name: inputs[0][name] for name in sorted(inputs[0])}
     update = _Update(method, recipe, len(experts), factors, unscaled, device)
     needed = {name: update.sources(name, entry, inputs) for name, entry in shapes.items()}
-    lazy = {name for name, entry in shapes.items() if update.reads_once(name, entry)}
+    lazy = {name for name, entry in shapes.items() if update.reads_once(entry)}
     made = [*factors, *([unscaled] if unscaled else [])]
     # Buffers that are no floating-point numbers are kept as they are.
     dtypes = {n: DTYPES[dtype] if e.dtype.is_floating_point else e.dtype for n, e in shapes.items()}
@@ -237,15 +237,13 @@ class _Update:
             return [inputs[0], self.unscaled.weights]
         return inputs[:1] if self.from_sum and is_projection(name, entry.shape) else inputs
 
-    def reads_once(self, name: str, entry) -> bool:
+    def reads_once(self, entry) -> bool:
         """Whether the experts' tensors can be read slice by slice, where they are computed with.
 
         On a GPU they are better sent as a whole.
         """
-        if self.device.type != "cpu" or self.foreign or self.unscaled:
-            return False
-        projection = is_projection(name, entry.shape)
-        return entry.dtype.is_floating_point and self.method.reads_once(projection)
+        whole = self.device.type != "cpu" or self.foreign or self.unscaled
+        return not whole and entry.dtype.is_floating_point and self.method.once
 
     def __call__(self, name: str, base: torch.Tensor, experts: list[torch.Tensor]) -> torch.Tensor:
         """The update, float32; NaN where the arithmetic did not come to an end.
@@ -359,10 +357,10 @@ def _read_ahead(needed: dict[str, Sequence[Weights]], lazy: set[str]) -> Iterato
 
     def read(name, turn):
         tensors = [weights.read(name, memory(weights, name, turn)) for weights in whole(name)]
-        rest = [LazyTensor(weights, name) for weights in needed[name][len(tensors) :]]
-        for tensor in rest:
-            tensor.announce()
-        return [*tensors, *rest]
+        rest = needed[name][len(tensors) :]
+        for weights in rest:
+            weights.announce(name)
+        return [*tensors, *(LazyTensor(weights, name) for weights in rest)]
 
     def memory(weights, name, turn):
         nbytes = weights[name].nbytes

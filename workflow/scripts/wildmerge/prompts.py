@@ -188,7 +188,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         found = simple_evaluate(
             lm, tasks=[loaded[leaf] for leaf in leaves], task_manager=manager, bootstrap_iters=0
         )
-        tasks = {}
+        tasks, sizes = {}, {}
         for task, entry in spec["tasks"].items():
             rows = [
                 row
@@ -200,10 +200,10 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             pq.write_table(
                 pa.Table.from_pylist(rows, schema), part / f"{task}.parquet", compression="zstd"
             )
+            sizes[task] = _distinct_tokens(rows)
             tasks[task] = {
                 "questions": len(rows),
                 "requests": sum(len(row["answers"]) for row in rows),
-                "distinct_tokens": _distinct_tokens(rows),
                 "digest": digest(rows),
             }
         content = {
@@ -212,4 +212,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             "lm_eval": spec["lm_eval"],
             "tasks": tasks,
         }
-        write_json(part / "prompts.json", {**content, "digest": digest(content)})
+        write_json(
+            part / "prompts.json",
+            {**content, "digest": digest(content), "distinct_tokens": sizes},
+        )

@@ -305,6 +305,8 @@ class SharedPrefixLM(HFLM):
         tree = Tree.build(requests, 120)
         try:
             found, layers = self._run(tree, TILE, whole=True)
+        except torch.OutOfMemoryError:  # says nothing about the model
+            raise
         except (TypeError, AttributeError, RuntimeError, ValueError, IndexError) as error:
             return f"it failed on packed input ({type(error).__name__}: {error})"
         if len(layers) != config.num_hidden_layers:

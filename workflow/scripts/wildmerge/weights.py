@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,9 @@ SHARD_BYTES = 5 * 10**9
 
 # Linux reads and writes at most 2 GiB in one call.
 _CALL = 1 << 30
+
+# It takes advice to read ahead for this much at a time, its usual window.
+ANNOUNCED = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,9 @@ class Weights(Mapping[str, Entry]):
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.bytes_read = 0
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
+        self._files: dict[Path, int] = {}
+        weakref.finalize(self, _close, self._files)
         self._entries: dict[str, Entry] = {}
         index = self.folder / INDEX
         if index.exists():
@@ -127,24 +134,44 @@ class Weights(Mapping[str, Entry]):
         view = memoryview(data.numpy())
         done = 0
         try:
-            file = os.open(entry.file, os.O_RDONLY)
-            try:
-                while done < nbytes:
-                    place = entry.offset + start + done
-                    step = os.preadv(file, [view[done : done + _CALL]], place)
-                    if step == 0:
-                        raise OSError(f"it ends {nbytes - done} bytes too early")
-                    done += step
-            finally:
-                os.close(file)
+            file = self._open(entry.file)
+            while done < nbytes:
+                place = entry.offset + start + done
+                step = os.preadv(file, [view[done : done + _CALL]], place)
+                if step == 0:
+                    raise OSError(f"it ends {nbytes - done} bytes too early")
+                done += step
         except OSError as error:
             raise WildmergeError(
                 f"Tensor {name} could not be read from {entry.file}: {error}. Delete the folder "
                 f"{self.folder}, so that it is made again, or mend the disk it lies on."
             ) from error
-        with self._counting:
+        with self._lock:
             self.bytes_read += nbytes
         return data.view(entry.dtype)
+
+    def announce(self, name: str) -> None:
+        """Tell the system that a tensor will be read soon, so that the disk starts now.
+
+        It is advice: what is wrong with the file, the reading says.
+        """
+        entry = self[name]
+        with suppress(OSError, AttributeError):  # AttributeError: not on this system
+            file = self._open(entry.file)
+            for start in range(0, entry.nbytes, ANNOUNCED):
+                where = entry.offset + start, min(ANNOUNCED, entry.nbytes - start)
+                os.posix_fadvise(file, *where, os.POSIX_FADV_WILLNEED)
+
+    def _open(self, path: Path) -> int:
+        with self._lock:
+            if path not in self._files:
+                self._files[path] = os.open(path, os.O_RDONLY)
+            return self._files[path]
+
+
+def _close(files: dict[Path, int]) -> None:
+    for file in files.values():
+        os.close(file)
 
 
 class LazyTensor:
@@ -174,16 +201,6 @@ class LazyTensor:
         if memory is None or len(memory) < nbytes:
             memory = self._local.memory = torch.empty(nbytes, dtype=torch.uint8)
         return self.weights.read_part(self.name, part.start, part.stop, memory)
-
-    def announce(self) -> None:
-        """Tell the system that it will be read soon, so that a disk starts now."""
-        if hasattr(os, "posix_fadvise"):
-            file = os.open(self.entry.file, os.O_RDONLY)
-            try:
-                where = self.entry.offset, self.entry.nbytes
-                os.posix_fadvise(file, *where, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(file)
 
 
 def _read_index(index: Path) -> dict[str, str]:

@@ -32,8 +32,8 @@ class Method:
         other: the function for tensors which are no projections; None where there is no difference.
         from_sum: the method's function of (factors of the sum of the task vectors, number of
             experts, **parameters), where these factors are all it needs.
-        once, other_once: whether `update` and `other` look at every element of an expert just once,
-            so that a `LazyTensor` will do.
+        once: whether every element of an expert is looked at just once, so that a `LazyTensor` will
+            do.
         fewest: the fewest experts it is defined for.
         unscaled: of (parameters, number of experts): the parameters of an update which merges of
             other scales share, and the factor that makes it this one, to the bit; None where the
@@ -45,8 +45,7 @@ class Method:
     update: Callable[..., torch.Tensor]
     other: Callable[..., torch.Tensor] | None = None
     from_sum: Callable[..., torch.Tensor] | None = None
-    once: bool = False
-    other_once: bool = False
+    once: bool = True
     fewest: int = 1
     unscaled: Callable[[dict, int], tuple[dict, float]] | None = None
     mergekit: Callable[[dict], dict] | None = None
@@ -70,10 +69,6 @@ class Method:
         function = self.update if projection or self.other is None else self.other
         return function(base, experts, **arguments(parameters))
 
-    def reads_once(self, projection: bool) -> bool:
-        """Whether a `LazyTensor` of each expert will do for such a tensor."""
-        return self.once if projection or self.other is None else self.other_once
-
 
 def arguments(parameters: dict) -> dict:
     """A recipe's parameters as arguments: `lambda` is the field's word, and Python's."""
@@ -84,7 +79,7 @@ def _mean(base, experts, *, lambda_, **_):
     return task_arithmetic.update(base, experts, combine="mean", lambda_=lambda_)
 
 
-def _boosted(plain, from_sum=None, once=False):
+def _boosted(plain, from_sum=None, once=True):
     """Subspace Boosting on top of a plain method, and that method without it."""
 
     def update(base, experts, *, beta, **parameters):
@@ -93,20 +88,19 @@ def _boosted(plain, from_sum=None, once=False):
     def other(base, experts, *, beta, **parameters):
         return plain(base, experts, **parameters)
 
-    return Method(update, other, from_sum, other_once=once)
+    return Method(update, other, from_sum, once=once)
 
 
 METHODS = {
     "task_arithmetic": Method(
         task_arithmetic.update,
-        once=True,
         unscaled=task_arithmetic.unscaled,
         mergekit=task_arithmetic.mergekit,
     ),
-    "ties": Method(ties.update, unscaled=ties.unscaled, mergekit=ties.mergekit),
-    "model_stock": Method(model_stock.update, once=True, fewest=2, mergekit=model_stock.mergekit),
-    "tsv_m": Method(tsv_m.update, other=_mean, other_once=True),
-    "iso_c": Method(iso_c.update, other=_mean, from_sum=iso_c.from_factors, other_once=True),
-    "task_arithmetic_sb": _boosted(task_arithmetic.update, subspace_boosting.from_factors, True),
-    "ties_sb": _boosted(ties.update),
+    "ties": Method(ties.update, once=False, unscaled=ties.unscaled, mergekit=ties.mergekit),
+    "model_stock": Method(model_stock.update, fewest=2, mergekit=model_stock.mergekit),
+    "tsv_m": Method(tsv_m.update, other=_mean),
+    "iso_c": Method(iso_c.update, other=_mean, from_sum=iso_c.from_factors),
+    "task_arithmetic_sb": _boosted(task_arithmetic.update, subspace_boosting.from_factors),
+    "ties_sb": _boosted(ties.update, once=False),
 }

@@ -54,7 +54,7 @@ def register() -> None:
 
 
 class Foreign:
-    """One of mergekit's own methods, with the call of a `Method` of this package.
+    """One of mergekit's own methods, in the place of a `Method` of this package.
 
     Args:
         name: mergekit's name of it, such as `dare_ties`.

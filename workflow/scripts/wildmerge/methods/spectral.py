@@ -162,7 +162,9 @@ def _halley(exact: torch.Tensor, gram: torch.Tensor) -> torch.Tensor | None:
         a, b, c, low = _weights(low)
         shifted = product.mul_(c)
         shifted.diagonal().add_(1)
-        root = torch.linalg.cholesky(shifted)
+        root, failed = torch.linalg.cholesky_ex(shifted)
+        if failed:
+            return None
         x = ((a - b / c) * torch.cholesky_solve(x, root) + (b / c) * x).float()
         product = _times_transposed(x)
         product.diagonal().sub_(1)
