@@ -149,19 +149,24 @@ def test_known_greedy_answers(tmp_path):
     assert_same(found, theirs._loglikelihood_tokens(requests, disable_tqdm=True))
 
 
-def test_half_precision_is_no_worse_than_another_batch_size(tmp_path):
-    folder = build(tmp_path, "llama", hidden_size=64, intermediate_size=128, num_hidden_layers=4)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_no_worse_than_another_batch_size(tmp_path, dtype, family):
+    folder = build(tmp_path, family, hidden_size=64, intermediate_size=128, num_hidden_layers=4)
     requests = draws(16)
 
     def values(lm):
         return np.array([v for v, _ in lm._loglikelihood_tokens(requests, disable_tqdm=True)])
 
-    ours, sixteen = backends(folder, "bfloat16", batch_size=16, softmax_dtype="float32")
-    _, one = backends(folder, "bfloat16", batch_size=1, softmax_dtype="float32")
+    def rms(x):
+        return np.sqrt(np.mean(x**2))
+
+    ours, sixteen = backends(folder, dtype, batch_size=16, softmax_dtype="float32")
+    _, one = backends(folder, dtype, batch_size=1, softmax_dtype="float32")
     _, exact = backends(folder, softmax_dtype="float32")
-    truth = values(exact)
-    worst = max(np.abs(values(lm) - truth).mean() for lm in (one, sixteen))
-    assert np.abs(values(ours) - truth).mean() <= 1.25 * worst
+    ours, sixteen, one, truth = map(values, (ours, sixteen, one, exact))
+    assert rms(ours - truth) <= 1.25 * max(rms(one - truth), rms(sixteen - truth))
+    assert rms(ours - sixteen) <= 1.25 * rms(one - sixteen)
 
 
 def test_rounds_where_hf_rounds(tmp_path):
