@@ -16,6 +16,7 @@ often as a layer has it. `sweep` is ten values of lambda with and without an upd
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -145,11 +146,19 @@ def whole_process(command, **environment) -> tuple[float, float, float]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    # Not getrusage: its peak begins with that of the process that started the other one.
+    status, peak = Path(f"/proc/{process.pid}/status"), 0
+    while True:
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        peak = max(peak, int(found[1]) * 1024 if found else 0)
+        pid, code, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        time.sleep(0.02)
+    process.returncode = os.waitstatus_to_exitcode(code)
     wall = time.perf_counter() - start
     assert process.returncode == 0, command
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6
+    return wall, usage.ru_utime + usage.ru_stime, peak / 1e9
 
 
 # The whole process of one merge, as the workflow's script makes it.
