@@ -166,7 +166,8 @@ def test_half_precision_is_no_worse_than_another_batch_size(tmp_path, dtype, fam
     _, exact = backends(folder, softmax_dtype="float32")
     ours, sixteen, one, truth = map(values, (ours, sixteen, one, exact))
     assert rms(ours - truth) <= 1.25 * max(rms(one - truth), rms(sixteen - truth))
-    assert rms(ours - sixteen) <= 1.25 * rms(one - sixteen)
+    # hf's two runs share most of their kernels here, and so their errors.
+    assert rms(ours - sixteen) <= 2 * rms(one - sixteen)
 
 
 def test_rounds_where_hf_rounds(tmp_path):

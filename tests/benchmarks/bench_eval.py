@@ -262,7 +262,7 @@ lm = evaluation.load("shared-prefix", {str(args.model)!r}, "bfloat16", None, 16,
 loaded = time.process_time()
 evaluation.tokenizer_digest(lm.tokenizer)
 files = sorted(Path({str(prompts)!r}).glob("*.parquet"))
-read = lambda file: evaluation._requests(pq.read_table(file), False)
+read = lambda file: evaluation._requests(pq.ParquetFile(file).read(), False)
 shared_prefix.Tree.build([row[1:] for row in read(files[0])], 2048)
 ready = time.process_time()
 for file in files:

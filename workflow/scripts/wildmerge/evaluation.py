@@ -226,7 +226,7 @@ def evaluate(
             file = kept and kept / f"{task}.parquet"
             if file and file.exists():
                 print(f"{task}: kept from an earlier run.", flush=True)
-                parts.append(pq.read_table(file))
+                parts.append(pq.ParquetFile(file).read())
                 costs[task] = json.loads(parts[-1].schema.metadata[b"cost"])
                 del sizes[task]
                 continue
@@ -236,7 +236,8 @@ def evaluate(
                 lm,
                 task,
                 entry["metric"],
-                pq.read_table(prompts / f"{task}.parquet"),
+                # read_table would import pyarrow's datasets.
+                pq.ParquetFile(prompts / f"{task}.parquet").read(),
                 lists=backend != "shared-prefix",
             )
             costs[task] = {"seconds": round(time.perf_counter() - start, 3)} | {

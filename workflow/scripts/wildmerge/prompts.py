@@ -30,15 +30,14 @@ def tokenizer_digest(tokenizer) -> str:
     template or settings of their own; those don't count here, vocabulary, merges, added tokens,
     normalisation and the special tokens that lm-eval puts in front do.
     """
-    import json
-
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         rules = sorted(tokenizer.get_vocab().items())
     else:
-        rules = json.loads(fast.to_str())
-        # Set by the last call, no part of the tokenizer.
-        rules["truncation"] = rules["padding"] = None
+        # Set by each call, no part of the tokenizer.
+        fast.no_truncation()
+        fast.no_padding()
+        rules = fast.to_str()
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     return digest([type(tokenizer).__name__ if fast is None else "", rules, special])
 
