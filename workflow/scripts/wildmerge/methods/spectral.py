@@ -32,8 +32,12 @@ _WORST = {True: 1e6, False: 1e5}
 # The side up to which one eigenproblem in float64 is faster than the iteration and one in float32.
 _SMALL = 1024
 
-# How far from orthonormal (Frobenius norm) one Newton-Schulz step brings to float32's round-off.
-_NEAR = 3e-3
+# How far from orthonormal, ||X X^T - I||, one Newton-Schulz step (3/8 of its square is left) brings
+# to float32's round-off.
+_NEAR = 1.5e-3
+
+# The relative error that a last product in float32 may bring in; otherwise it is in float64.
+_LAST_PRODUCT = 3e-6
 
 
 class SpectralWarning(UserWarning):
@@ -165,17 +169,19 @@ def _halley(exact: torch.Tensor, gram: torch.Tensor) -> torch.Tensor | None:
         root, failed = torch.linalg.cholesky_ex(shifted)
         if failed:
             return None
-        x = ((a - b / c) * torch.cholesky_solve(x, root) + (b / c) * x).float()
+        x = torch.cholesky_solve(x, root).mul_(a - b / c).add_(x, alpha=b / c).float()
         product = _times_transposed(x)
         product.diagonal().sub_(1)
-        if torch.linalg.matrix_norm(product).item() < _NEAR:
+        if _norm(product) < _NEAR:
             break
         product.diagonal().add_(1)
     x -= 0.5 * (product @ x)
     if square:
         return x
     inverse_root = torch.linalg.solve_triangular(lower, x.double(), upper=False, left=False)
-    if largest < 50 * smallest:
+    # Round-off of float32 in the product, relative to the factor's norm; 4 as it was measured.
+    spread = torch.linalg.vector_norm(inverse_root) * torch.linalg.vector_norm(exact) / len(exact)
+    if 4 * torch.finfo(torch.float32).eps / 2 * spread < _LAST_PRODUCT:
         return inverse_root.float() @ exact.float()
     return (inverse_root @ exact).float()
 
@@ -222,6 +228,14 @@ def _start(gram: torch.Tensor) -> torch.Tensor:
     # A fixed vector: the same bits every time.
     generator = torch.Generator().manual_seed(0)
     return torch.randn(len(gram), 1, generator=generator, dtype=gram.dtype).to(gram.device)
+
+
+def _norm(symmetric: torch.Tensor, steps: int = 8) -> float:
+    """The spectral norm of a symmetric matrix, by power iteration, a little too small."""
+    vector = _start(symmetric)
+    for _ in range(steps):
+        vector = symmetric @ (vector / torch.linalg.vector_norm(vector).clamp(min=1e-30))
+    return torch.linalg.vector_norm(vector).item()
 
 
 def _largest(gram: torch.Tensor, steps: int = 12) -> float:
