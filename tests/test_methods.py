@@ -335,6 +335,23 @@ def test_polar_factor_of_an_ill_conditioned_matrix(shape, condition):
     assert relative_error(found, u[:, :rank] @ vt[:rank]) < (1e-5 if condition < 1e6 else 1e-3)
 
 
+@pytest.mark.parametrize("condition", [3, 30, 100, 300, 3000])
+@pytest.mark.parametrize("spectrum", ["falling", "two values", "few strong"])
+def test_polar_factor_to_the_last_product(spectrum, condition):
+    # Of two values, half of each, round-off of float32 would be many times that of few strong ones.
+    generator = torch.Generator().manual_seed(2)
+    left, _ = np.linalg.qr(torch.randn(200, 200, generator=generator).double().numpy())
+    right, _ = np.linalg.qr(torch.randn(600, 200, generator=generator).double().numpy())
+    s = {
+        "falling": np.logspace(0, -np.log10(condition), 200),
+        "two values": np.repeat([1, 1 / condition], 100),
+        "few strong": np.repeat([1, 1 / condition], [5, 195]),
+    }[spectrum]
+    matrix = torch.from_numpy((left * s) @ right.T).float()
+    u, _, vt = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    assert relative_error(spectral.polar(matrix), u @ vt) < 5e-6
+
+
 # --- Which tensors ------------------------------------------------------------------------------
 
 

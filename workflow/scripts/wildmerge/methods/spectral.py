@@ -179,9 +179,9 @@ def _halley(exact: torch.Tensor, gram: torch.Tensor) -> torch.Tensor | None:
     if square:
         return x
     inverse_root = torch.linalg.solve_triangular(lower, x.double(), upper=False, left=False)
-    # Round-off of float32 in the product, relative to the factor's norm; 4 as it was measured.
+    # Round-off of float32 in the product, relative to the factor's norm; twice, as was measured.
     spread = torch.linalg.vector_norm(inverse_root) * torch.linalg.vector_norm(exact) / len(exact)
-    if 4 * torch.finfo(torch.float32).eps / 2 * spread < _LAST_PRODUCT:
+    if 2 * torch.finfo(torch.float32).eps * spread < _LAST_PRODUCT:
         return inverse_root.float() @ exact.float()
     return (inverse_root @ exact).float()
 
