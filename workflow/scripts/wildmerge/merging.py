@@ -358,8 +358,6 @@ def _read_ahead(needed: dict[str, Sequence[Weights]], lazy: set[str]) -> Iterato
     def read(name, turn):
         tensors = [weights.read(name, memory(weights, name, turn)) for weights in whole(name)]
         rest = needed[name][len(tensors) :]
-        for weights in rest:
-            weights.announce(name)
         return [*tensors, *(LazyTensor(weights, name) for weights in rest)]
 
     def memory(weights, name, turn):

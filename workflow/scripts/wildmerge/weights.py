@@ -179,7 +179,7 @@ class LazyTensor:
 
     It takes the place of a flat tensor in the kernels of `methods` that look at each element once:
     what is read then stays in a core's cache until it is used, and is never in memory as a whole.
-    A slice is valid until the same thread takes the next one.
+    A slice is valid until the same thread takes the next one. To make one announces the tensor.
 
     Args:
         weights: the folder.
@@ -189,6 +189,7 @@ class LazyTensor:
     def __init__(self, weights: Weights, name: str):
         self.weights, self.name, self.entry = weights, name, weights[name]
         self._local = threading.local()
+        weights.announce(name)
 
     def reshape(self, *_: int) -> "LazyTensor":
         """Itself: it is flat already."""

@@ -40,9 +40,20 @@ def deltas(base: torch.Tensor, experts: Sequence[torch.Tensor], part: slice) -> 
     start = base[part].float()
     vectors = start.new_empty(len(experts), len(start))
     for vector, expert in zip(vectors, experts, strict=True):
-        # Converting first, then subtracting in place: several times faster than mixing dtypes.
-        vector.copy_(expert[part]).sub_(start)
+        delta(start, expert[part], vector)
     return vectors
+
+
+def delta(start: torch.Tensor, expert: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """The task vector of one chunk of one expert, written to `out` and returned.
+
+    Args:
+        start: the base's chunk, (k,) float32.
+        expert: the expert's, (k,), any floating dtype.
+        out: (k,) float32.
+    """
+    # Converting first, then subtracting in place: several times faster than mixing dtypes.
+    return out.copy_(expert).sub_(start)
 
 
 def in_parallel(function: Callable, items: Iterable) -> list:
