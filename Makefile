@@ -30,13 +30,13 @@ demo: env ## the whole study in small: real model, real questions, no GPU
 	@echo "Report: results/studies/demo/report.html"
 
 plan: env ## what a study costs before it runs: make plan STUDY=wild
-	@$(BIN)/python workflow/scripts/cost_plan.py $(STUDY)
+	@PYTHONPATH=workflow/src $(BIN)/python workflow/scripts/cost_plan.py $(STUDY)
 
 watch: env ## how far the run in this folder is: done, running, failed, time left
-	@$(BIN)/python workflow/scripts/watch.py
+	@PYTHONPATH=workflow/src $(BIN)/python workflow/scripts/watch.py
 
 lock: env ## pin every repository of config/models.tsv to its commit
-	$(BIN)/python workflow/scripts/lock.py
+	PYTHONPATH=workflow/src $(BIN)/python workflow/scripts/lock.py
 
 preflight: env ## check a study's checkpoints on the hub from their headers: make preflight STUDY=wild
 	$(SNAKEMAKE) --force results/studies/$(STUDY)/preflight.json

@@ -411,7 +411,7 @@ rule figure:
             name: {"parameters": found["parameters"]} for name, found in SHEETS.recipes.items()
         },
     script:
-        "workflow/scripts/figures/{wildcards.figure}.py"
+        "workflow/src/wildmerge/reporting/figures/{wildcards.figure}.py"
 
 
 rule table:
@@ -439,7 +439,7 @@ rule table:
         caption=lambda w: caption(w.table),
         study=lambda w: STUDIES[w.study],
     script:
-        "workflow/scripts/tables/{wildcards.table}.py"
+        "workflow/src/wildmerge/reporting/tables/{wildcards.table}.py"
 
 
 rule report:

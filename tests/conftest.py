@@ -1,8 +1,13 @@
 """Fixtures: a pico family of checkpoints, a project over it, a study that has been run."""
 
+import os
+
 import pico
 import pytest
-from project import EXPERTS, Project, make_project
+from project import EXPERTS, SOURCE, Project, make_project
+
+# What a test starts in a process of its own finds the package, too.
+os.environ["PYTHONPATH"] = str(SOURCE)
 
 
 @pytest.fixture(scope="session")

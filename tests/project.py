@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "workflow/src"
 EXPERTS = ["ann", "bob", "cat", "dan"]
 STUDY = {
     "description": "Every recipe on pico checkpoints.",

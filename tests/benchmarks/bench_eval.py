@@ -33,9 +33,9 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "workflow/scripts")]
+sys.path[:0] = [str(ROOT / "workflow/src")]
 
-from wildmerge.prompts import offline, tokenize  # noqa: E402
+from wildmerge.evaluation.prompts import offline, tokenize  # noqa: E402
 
 offline()
 
@@ -47,9 +47,9 @@ import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
-from wildmerge import suites  # noqa: E402
-from wildmerge.evaluation import _requests  # noqa: E402
-from wildmerge.shared_prefix import SharedPrefixLM, Tree  # noqa: E402
+from wildmerge.evaluation import suites  # noqa: E402
+from wildmerge.evaluation.evaluate import _requests  # noqa: E402
+from wildmerge.evaluation.shared_prefix import SharedPrefixLM, Tree  # noqa: E402
 
 # Whole tasks, SmolLM2's tokenizer: tokens that hf runs without padding, distinct prefix tokens.
 WHOLE = {
@@ -250,7 +250,7 @@ def overhead(args, prompts: Path, suite: Path) -> None:
     code = f"""
 import sys, time
 start = time.process_time()
-sys.path[:0] = [{str(ROOT / "workflow/scripts")!r}]
+sys.path[:0] = [{str(ROOT / "workflow/src")!r}]
 from wildmerge.prompts import offline
 offline()
 import pyarrow.parquet as pq, torch

@@ -26,14 +26,16 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "workflow/src"), str(ROOT / "tests")]
 
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from wildmerge import factors, merging  # noqa: E402
-from wildmerge.methods import is_projection, iso_c, spectral, subspace_boosting, tsv_m  # noqa: E402
-from wildmerge.weights import Weights  # noqa: E402
+from wildmerge.merging import factors  # noqa: E402
+from wildmerge.merging import merge as merging  # noqa: E402
+from wildmerge.methods import is_projection, iso_c, subspace_boosting, tsv_m  # noqa: E402
+from wildmerge.tensors import spectral  # noqa: E402
+from wildmerge.tensors.weights import Weights  # noqa: E402
 
 RECIPES = {
     name: recipe | {"name": name}
@@ -178,7 +180,7 @@ def our_process(folder: Path, base: Path, experts: dict, recipe: dict):
     job = {"base": str(base), "experts": {name: str(path) for name, path in experts.items()}}
     job |= {"recipe": recipe, "output": str(folder / "ours")}
     run = whole_process(
-        [sys.executable, "-c", OURS, json.dumps(job)], PYTHONPATH=str(ROOT / "workflow/scripts")
+        [sys.executable, "-c", OURS, json.dumps(job)], PYTHONPATH=str(ROOT / "workflow/src")
     )
     return run, json.loads((folder / "ours.json").read_text())
 

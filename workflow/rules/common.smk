@@ -11,16 +11,16 @@ from pathlib import Path
 from threading import Timer
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
-SCRIPTS = HOME / "workflow" / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-# Scripts in sub-folders import the package, too.
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SCRIPTS), os.getenv("PYTHONPATH")])))
+SOURCE = HOME / "workflow" / "src"
+sys.path.insert(0, str(SOURCE))
+# Jobs find the package without an installation, on Slurm and in conda too.
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SOURCE), os.getenv("PYTHONPATH")])))
 
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from wildmerge import sheets
-from wildmerge.lock import is_hub, locked_files, takes_pickles
-from wildmerge.plan import BASE, IDENTITY, pool, sweep_name
+from wildmerge.study import sheets
+from wildmerge.sources.lock import is_hub, locked_files, takes_pickles
+from wildmerge.study.plan import BASE, IDENTITY, pool, sweep_name
 
 
 def look_again(scheduler, delay):

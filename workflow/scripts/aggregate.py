@@ -1,8 +1,8 @@
 """Gather the scores and merge summaries of a study into scores.csv and merges.csv."""
 
-from wildmerge import scores
+from wildmerge.analysis import scores
 from wildmerge.files import atomic_file
-from wildmerge.jobs import job
+from wildmerge.run.jobs import job
 
 
 def main(plan, scores_path, merges_path):

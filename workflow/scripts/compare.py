@@ -1,8 +1,8 @@
 """Compare all models of a study with their base and the best checkpoint, question by question."""
 
-from wildmerge import compare
+from wildmerge.analysis import compare
 from wildmerge.files import atomic_file
-from wildmerge.jobs import job
+from wildmerge.run.jobs import job
 
 SEED = 0  # of the resampling of questions and draws
 

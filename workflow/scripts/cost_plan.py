@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wildmerge import WildmergeError, cost, sheets
-from wildmerge.plan import BASE
+from wildmerge import WildmergeError
+from wildmerge.run import cost
+from wildmerge.study import sheets
+from wildmerge.study.plan import BASE
 
 HOME = Path(__file__).parents[2]
 

@@ -1,8 +1,8 @@
 """Fetch one checkpoint of models.tsv and make it an ordinary one of its base's shapes."""
 
-from wildmerge.checkpoints import fetch
-from wildmerge.jobs import job
-from wildmerge.sharing import once
+from wildmerge.run.jobs import job
+from wildmerge.run.store import once
+from wildmerge.sources.fetch import fetch
 
 if __name__ == "__main__":
     params, output = snakemake.params, snakemake.output[0]

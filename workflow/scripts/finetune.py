@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 from wildmerge.files import atomic_folder
-from wildmerge.jobs import job
+from wildmerge.run.jobs import job
 
 
 def blocks(texts: list[str], tokenizer, tokens: int, count: int) -> torch.Tensor:

@@ -4,12 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+from wildmerge.analysis.scores import read_table
 from wildmerge.files import atomic_folder, read_json
-from wildmerge.jobs import job
-from wildmerge.lock import NAME, apply_lock, license_of, read_lock
-from wildmerge.report_card import model_card
-from wildmerge.scores import read_table
-from wildmerge.sheets import read_rows
+from wildmerge.reporting.model_card import model_card
+from wildmerge.run.jobs import job
+from wildmerge.sources.lock import NAME, apply_lock, license_of, read_lock
+from wildmerge.study.sheets import read_rows
 
 
 def link(source, target):

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 from wildmerge import WildmergeError
 from wildmerge.files import write_json
-from wildmerge.lock import NAME, is_hub, read_lock, resolve
-from wildmerge.sheets import read_models
+from wildmerge.sources.lock import NAME, is_hub, read_lock, resolve
+from wildmerge.study.sheets import read_models
 
 SCHEMA = Path(__file__).parents[1] / "schemas/models.schema.yaml"
 

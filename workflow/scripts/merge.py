@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
-from wildmerge.conversions import CONVERSIONS
-from wildmerge.factors import UPDATE, Factors, digests, unscaled
+from wildmerge.checkpoints.conversions import CONVERSIONS
 from wildmerge.files import atomic_file, read_json, write_json
-from wildmerge.jobs import job
-from wildmerge.merging import merge, mergekit_yaml
+from wildmerge.merging.factors import UPDATE, Factors, digests, unscaled
+from wildmerge.merging.merge import merge, mergekit_yaml
+from wildmerge.run.jobs import job
 
 
 def read_factors(folders, members, inputs):

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 from wildmerge import WildmergeError
 from wildmerge.files import write_json
-from wildmerge.jobs import job
-from wildmerge.preflight import UNUSABLE, check, table
+from wildmerge.run.jobs import job
+from wildmerge.sources.preflight import UNUSABLE, check, table
 
 
 def main(rows: list[dict], output: str) -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from wildmerge import report
-from wildmerge.cost import spent
+from wildmerge.analysis.scores import read_table
 from wildmerge.files import atomic_file
-from wildmerge.jobs import job
-from wildmerge.scores import read_table
+from wildmerge.reporting import page as report
+from wildmerge.run.cost import spent
+from wildmerge.run.jobs import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0], f"report {snakemake.wildcards.study}"):

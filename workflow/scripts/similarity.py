@@ -1,9 +1,9 @@
 """Products and sign counts of all task vectors of a base, tensor by tensor (Appendix D)."""
 
 import numpy as np
-from wildmerge.deltas import similarity
+from wildmerge.checkpoints.verdict import similarity
 from wildmerge.files import atomic_file
-from wildmerge.jobs import job
+from wildmerge.run.jobs import job
 
 if __name__ == "__main__":
     what = "similarity {base}".format(**snakemake.wildcards)

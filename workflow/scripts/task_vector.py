@@ -1,9 +1,9 @@
 """Measure one checkpoint's task vector and judge whether it can be merged with its base."""
 
-from wildmerge.deltas import measure
+from wildmerge.checkpoints.verdict import measure
 from wildmerge.files import write_json
-from wildmerge.jobs import job
-from wildmerge.sharing import content, once
+from wildmerge.run.jobs import job
+from wildmerge.run.store import content, once
 
 if __name__ == "__main__":
     what = "task_vector {base}/{model}".format(**snakemake.wildcards)

@@ -1,7 +1,7 @@
 """Compute a subset's update without its scale, for the points of a sweep over lambda."""
 
-from wildmerge.factors import digests, write_update
-from wildmerge.jobs import job
+from wildmerge.merging.factors import digests, write_update
+from wildmerge.run.jobs import job
 
 if __name__ == "__main__":
     members, recipe = snakemake.params.members, snakemake.params.recipe

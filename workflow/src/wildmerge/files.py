@@ -1,0 +1,98 @@
+"""Files that are either whole or not there: atomic writes, digests, JSON."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from wildmerge import WildmergeError
+
+
+def _part(path: Path) -> Path:
+    # One fixed name a target, so that the next try finds and clears what a killed job left.
+    return path.with_name(f".{path.name}.part")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _atomic(path: Path, make):
+    path = Path(path)
+    part = _part(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(part)
+    make(part)
+    try:
+        yield part
+    except BaseException:
+        _remove(part)
+        raise
+    if path.is_dir():
+        _remove(path)
+    os.replace(part, path)
+
+
+def atomic_file(path: str | Path):
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well.
+
+    On an error the temporary file is removed and `path` stays as it was.
+    """
+    return _atomic(Path(path), lambda part: None)
+
+
+def atomic_folder(path: str | Path):
+    """Give an empty temporary folder beside `path`; rename it to `path` when the block ends well.
+
+    On an error the temporary folder is removed; a folder that stood at `path` is replaced only
+    when the new one is whole.
+    """
+    return _atomic(Path(path), lambda part: part.mkdir())
+
+
+def require_space(nbytes: int, folder: Path, where: str) -> None:
+    """Raise WildmergeError if the disk of `folder` has no room for so many bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise WildmergeError(
+            f"{where}: {nbytes / 1e9:.2f} GB are to be written, but the disk of {folder.parent} "
+            f"has {free / 1e9:.2f} GB left. Make room, or run fewer jobs at a time, and run again."
+        )
+
+
+@contextmanager
+def full_disk(where: str, output: Path):
+    """Turn a disk that is full in the middle into a WildmergeError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise WildmergeError(
+            f"{where}: the disk of {Path(output).parent} is full ({error.strerror}); nothing was "
+            "kept of this job's output. Make room, or run fewer jobs at a time, and run again."
+        ) from error
+
+
+def write_json(path: str | Path, value) -> None:
+    """Write `value` as JSON, atomically; floats keep all their digits, NaN is refused."""
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path):
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256_file(path: str | Path) -> str:
+    """The sha256 of a file's bytes, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,45 @@
+"""Subspace Boosting (Skorobogat et al., 2025): the paper's Eq. 11, on any method's update."""
+
+import torch
+
+from wildmerge.methods import task_arithmetic
+from wildmerge.tensors import spectral
+
+
+def boost(update: torch.Tensor, beta: float) -> torch.Tensor:
+    """Raise the small singular values of a method's update to that at the threshold (Eq. 11).
+
+    The threshold is the first singular value at which the cumulative sum of the singular values
+    reaches the share β of the whole.
+
+    Args:
+        update: λ ΔW of the plain method, (m, n) float32.
+        beta: the share β, in [0, 1]; 1 changes nothing, 0 raises all to the largest.
+
+    Returns:
+        The boosted update, (m, n) float32. Directions of the null space, which are arbitrary, are
+        not raised.
+    """
+    factors = spectral.factorize(update)
+    return factors.rebuild(raised(factors.values, beta))
+
+
+def from_factors(
+    factors: spectral.Factors, experts: int, *, combine: str, lambda_: float, beta: float
+) -> torch.Tensor:
+    """Boosted Task Arithmetic from the factors of the sum of so many experts' task vectors.
+
+    Boosting commutes with scaling: SB(c ΔW) = c SB(ΔW).
+    """
+    scale = task_arithmetic.scale_of(combine, lambda_, experts)
+    return factors.rebuild(scale * raised(factors.values, beta))
+
+
+def raised(s: torch.Tensor, beta: float) -> torch.Tensor:
+    """The boosted spectrum σ* of Eq. 11, from the falling singular values s (k,)."""
+    if not len(s):
+        return s
+    share = s.double().cumsum(0)
+    # Rounding may leave the last share a hair below 1.
+    cutoff = min(int((share < beta * share[-1]).sum()), len(s) - 1)
+    return s.clamp(min=s[cutoff].item())

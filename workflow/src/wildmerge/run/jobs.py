@@ -1,0 +1,58 @@
+"""What every job does around its work: a log, a readable message, its share of the cores."""
+
+import os
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+
+from wildmerge import WildmergeError
+
+
+class _Tee:
+    """A stream that writes to a log and, while the job runs, to the terminal or Slurm's log."""
+
+    def __init__(self, *streams):
+        self.streams = streams
+
+    def write(self, text):
+        for stream in self.streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self):
+        for stream in self.streams:
+            stream.flush()
+
+    def isatty(self):
+        return False
+
+
+@contextmanager
+def job(log: str, what: str, threads: int | None = None):
+    """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
+
+    log: path of the job's log, whose folder is made. what: the job in words, such as
+    "merge smollm2-135m/n02-01/ties", which begins the message. threads: CPU threads for torch,
+    where the job uses it. A WildmergeError is told as one paragraph and ends the process with code
+    1; anything else keeps its traceback, in the log and on standard error.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8") as file:
+        streams = sys.stdout, sys.stderr
+        sys.stdout = sys.stderr = _Tee(file, streams[1])
+        try:
+            if threads:
+                import torch
+
+                torch.set_num_threads(threads)
+            yield
+        except WildmergeError as error:
+            print(f"\n{what}: {error}\nLog: {os.path.abspath(log)}", flush=True)
+            sys.exit(1)
+        except Exception:
+            traceback.print_exc()
+            print(f"\n{what} failed. Log: {os.path.abspath(log)}", flush=True)
+            sys.exit(1)
+        finally:
+            sys.stdout, sys.stderr = streams

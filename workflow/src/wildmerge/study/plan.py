@@ -1,0 +1,190 @@
+"""A study as data: which subsets of checkpoints, merged by which recipes, scored on which suites.
+
+Everything here is pure and needs the standard library alone.
+"""
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+from math import comb
+
+from wildmerge import WildmergeError
+
+IDENTITY = "identity"
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model scored on one suite.
+
+    `subset` is `base`, the name of a checkpoint, a draw such as `n04-07`, or a named group;
+    `n` counts its members (0 for the base), `draw` counts the draws of one size from 1 (0 where
+    nothing was drawn), `recipe` is `identity` where nothing was merged.
+    """
+
+    base: str
+    subset: str
+    n: int
+    draw: int
+    members: tuple[str, ...]
+    recipe: str
+    suite: str
+
+    @property
+    def is_merge(self) -> bool:
+        return self.recipe != IDENTITY
+
+
+def draws(members, n: int, count: int, seed: int) -> list[tuple[str, ...]]:
+    """Draw up to `count` distinct subsets of `n` members, uniformly, without a random generator.
+
+    Try t ranks the members by sha256("seed/n/t/member") and takes the first n; a subset seen
+    before is skipped. The draws are the same on every machine, in whatever order the members
+    come, and nested: more draws keep the earlier ones. Where fewer than `count` subsets exist,
+    all of them are returned.
+    """
+    members = sorted(members)
+    count = min(count, comb(len(members), n))
+    found = {}
+    for attempt in itertools.count():
+        if len(found) >= count:
+            return list(found)
+        ranked = sorted(
+            members,
+            key=lambda m: hashlib.sha256(f"{seed}/{n}/{attempt}/{m}".encode()).digest(),
+        )
+        found[tuple(sorted(ranked[:n]))] = None
+
+
+def sweep_name(recipe: str, changed: dict) -> str:
+    """Name a point of a sweep by what differs from its recipe: `ties-density0.3`."""
+    return "-".join(
+        [recipe]
+        + [
+            f"{key}_{value}" if isinstance(value, str) else f"{key}{value:g}"
+            for key, value in sorted(changed.items())
+        ]
+    )
+
+
+def study_recipes(study: dict, recipes: dict[str, dict], where: str) -> dict[str, dict]:
+    """The recipes of a study by name, the points of its sweeps among them.
+
+    A point whose parameters are the recipe's own is the recipe itself, so it is merged once.
+    """
+    chosen = {}
+    sweeps = study.get("sweeps", [])
+    for name in [*study.get("recipes", []), *(sweep["recipe"] for sweep in sweeps)]:
+        if name not in recipes:
+            raise WildmergeError(
+                f"{where}: a recipe of config/recipes.yaml was expected, found {name!r}. "
+                f"Known are {', '.join(recipes)}. Correct the name or add the recipe."
+            )
+    for name in study.get("recipes", []):
+        chosen[name] = recipes[name] | {"name": name}
+    for sweep in sweeps:
+        recipe = recipes[sweep["recipe"]]
+        own = recipe.get("parameters", {})
+        for values in itertools.product(*sweep["parameters"].values()):
+            point = dict(zip(sweep["parameters"], values, strict=True))
+            for key in point.keys() - own.keys():
+                raise WildmergeError(
+                    f"{where}, sweep over {sweep['recipe']}: a parameter of the recipe was "
+                    f"expected ({', '.join(own) or 'it has none'}), found {key!r}."
+                )
+            changed = {key: value for key, value in point.items() if value != own[key]}
+            name = sweep_name(sweep["recipe"], changed)
+            chosen[name] = recipe | {"name": name, "parameters": own | changed}
+    return chosen
+
+
+def pool(study: dict, models: list[dict], base: str, where: str) -> dict[str, dict]:
+    """The checkpoints of a base that a study draws from: name -> row, in the sheet's order."""
+    rows = {row["model"]: row for row in models if row["base"] == base}
+    if BASE not in rows:
+        known = ", ".join(row["base"] for row in models if row["model"] == BASE)
+        raise WildmergeError(
+            f"{where}: a base of config/models.tsv was expected, found {base!r}. Known are "
+            f"{known}. Correct the name or add a row whose model is `{BASE}`."
+        )
+    if "models" in study:
+        for name in study["models"]:
+            if name not in rows or name == BASE:
+                raise WildmergeError(
+                    f"{where}: a checkpoint of {base} in config/models.tsv was expected, found "
+                    f"{name!r}. Correct the name in `models` or add its row."
+                )
+        return {name: rows[name] for name in study["models"]}
+    found = {
+        name: row
+        for name, row in rows.items()
+        if name != BASE and study["pool"] in row["pool"].split(";")
+    }
+    if not found:
+        raise WildmergeError(
+            f"{where}: checkpoints of {base} in pool {study['pool']!r} were expected, none was "
+            "found in config/models.tsv. Correct `pool` in the study or in the sheet."
+        )
+    return found
+
+
+def subsets(study: dict, checkpoints: dict[str, dict], base: str, where: str):
+    """Yield (name, draw, members) of every subset of `checkpoints` that the study merges.
+
+    A draw's name carries what differs from pool `wild` and seed 0, so that one name never
+    means two things.
+    """
+    seed = study.get("seed", 0)
+    own = [study["pool"]] if study.get("pool", "wild") != "wild" else []
+    prefix = "-".join([*own, *([f"s{seed}"] if seed else []), ""])
+    for n in study.get("sizes", []):
+        if n > len(checkpoints):
+            raise WildmergeError(
+                f"{where}: sizes up to {len(checkpoints)} were expected, since so many "
+                f"checkpoints of {base} are in the pool; found {n}. Drop that size or add "
+                "checkpoints to config/models.tsv."
+            )
+        for i, members in enumerate(draws(checkpoints, n, study["draws"], seed), start=1):
+            yield f"{prefix}n{n:02d}-{i:02d}", i, members
+    for name, group in study.get("groups", {}).items():
+        members = tuple(
+            sorted(m for m, row in checkpoints.items() if row["domain"] in group["domains"])
+        )
+        if len(members) < 2:
+            raise WildmergeError(
+                f"{where}, group {name!r}: at least two checkpoints of {base} with domain "
+                f"{' or '.join(group['domains'])} were expected, found {len(members)}. Correct "
+                "`domains` or the column `domain` of config/models.tsv."
+            )
+        yield name, 0, members
+
+
+def plan(study: dict, models: list[dict], recipes: dict[str, dict], where: str) -> list[Evaluation]:
+    """Every model that a study scores: the bases, the checkpoints alone, the merges.
+
+    Arguments: `study`, one file of config/studies/; `models`, the rows of config/models.tsv;
+    `recipes`, config/recipes.yaml; `where`, the study's name for messages. All recipes share the
+    same subsets. Raises WildmergeError for names that do not exist and sizes that cannot be.
+    """
+    chosen = study_recipes(study, recipes, where)
+    suites = study.get("suites", [])
+    rows = []
+    for base in study["bases"]:
+        checkpoints = pool(study, models, base, where)
+        drawn = list(subsets(study, checkpoints, base, where))
+        rows += [Evaluation(base, BASE, 0, 0, (), IDENTITY, suite) for suite in suites]
+        if study.get("singles", True):
+            rows += [
+                Evaluation(base, name, 1, 0, (name,), IDENTITY, suite)
+                for name in checkpoints
+                for suite in suites
+            ]
+        for name, draw, members in drawn:
+            own = study.get("groups", {}).get(name, {}).get("suites", suites)
+            rows += [
+                Evaluation(base, name, len(members), draw, members, recipe, suite)
+                for recipe in chosen
+                for suite in own
+            ]
+    return rows

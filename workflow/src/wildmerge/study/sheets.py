@@ -1,0 +1,146 @@
+"""Read the sheets of config/ and hold them against their schemas; light enough for a dry run."""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from wildmerge import WildmergeError
+from wildmerge.sources.lock import NAME as LOCK
+from wildmerge.sources.lock import apply_lock, read_lock
+from wildmerge.study.plan import BASE, Evaluation, plan, study_recipes
+
+
+def validate(value, schema: dict, where: str) -> None:
+    """Raise WildmergeError for the first thing in `value` that the schema does not allow."""
+    error = jsonschema.exceptions.best_match(
+        jsonschema.Draft202012Validator(schema).iter_errors(value)
+    )
+    if error is None:
+        return
+    place = ".".join(str(part) for part in error.absolute_path)
+    meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    allowed = ""
+    if error.validator == "additionalProperties":
+        allowed = f" Known keys here: {', '.join(error.schema.get('properties', {}))}."
+    raise WildmergeError(
+        f"{where}{f', at {place}' if place else ''}: {error.message}."
+        f"{f' Expected: {meaning}' if meaning else ''}{allowed} Correct it and run again."
+    )
+
+
+def read_yaml(path: Path):
+    """Read a YAML file; a missing or broken one is a WildmergeError."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise WildmergeError(
+            f"{path}: this file was expected and is not there. Restore it or copy the project's."
+        ) from None
+    except yaml.YAMLError as error:
+        raise WildmergeError(f"{path}: valid YAML was expected: {error}. Correct it.") from None
+
+
+def read_rows(path: Path) -> list[dict]:
+    """Read models.tsv as it is: one dict a row, all values text."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file, delimiter="\t", restval=""))
+
+
+def read_models(path: Path, schema: dict) -> list[dict]:
+    """Read models.tsv: one dict a row, all values text; rows are checked, names are unique."""
+    rows = read_rows(path)
+    seen = {}
+    for line, row in enumerate(rows, start=2):
+        where = f"{path}, line {line}"
+        if None in row:
+            raise WildmergeError(
+                f"{where}: as many columns as the header has were expected, found more: "
+                f"{row[None]!r}. Columns are divided by single tabs."
+            )
+        validate(row, schema, where)
+        key = row["base"], row["model"]
+        if key in seen:
+            raise WildmergeError(
+                f"{where}: a name that is its own was expected, found {row['base']}/"
+                f"{row['model']}, which line {seen[key]} has already. Rename one of the two."
+            )
+        seen[key] = line
+    for row in rows:
+        if (row["base"], BASE) not in seen:
+            raise WildmergeError(
+                f"{path}, line {seen[row['base'], row['model']]}: a row `{row['base']}` with "
+                f"model `{BASE}` was expected for {row['base']}/{row['model']}, found none. Add it."
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """All of config/, checked, and what follows from it for every study together.
+
+    `evaluations`: study -> its rows; `members`: (base, subset) -> the checkpoints in it;
+    `recipes`: every recipe that any study merges by, the points of sweeps among them;
+    `models`: (base, model) -> row, its revision filled from the lock; `lock`: repository -> its
+    revision, licence and files.
+    """
+
+    models: dict[tuple[str, str], dict]
+    lock: dict[str, dict]
+    suites: dict[str, dict]
+    studies: dict[str, dict]
+    evaluations: dict[str, list[Evaluation]]
+    members: dict[tuple[str, str], tuple[str, ...]]
+    recipes: dict[str, dict]
+
+
+def load(config: Path, schemas: Path) -> Sheets:
+    """Read and check every sheet below `config`; raise WildmergeError for the first fault."""
+
+    def schema(name):
+        return read_yaml(schemas / f"{name}.schema.yaml")
+
+    def checked(name):
+        value = read_yaml(config / f"{name}.yaml")
+        validate(value, schema(name), str(config / f"{name}.yaml"))
+        return value
+
+    lock = read_lock(config / LOCK)
+    rows = apply_lock(read_models(config / "models.tsv", schema("models")), lock)
+    suites, recipes = checked("suites"), checked("recipes")
+    study_schema = schema("study")
+    studies, evaluations, members, used = {}, {}, {}, {}
+    for path in sorted((config / "studies").glob("*.yaml")):
+        name, study = path.stem, read_yaml(path)
+        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise WildmergeError(
+                f"{path}: a study's file was expected to be named in lower case letters, digits "
+                "and _, since its name is a target of the workflow. Rename it."
+            )
+        validate(study, study_schema, str(path))
+        asked = [*study.get("suites", [])]
+        for group in study.get("groups", {}).values():
+            asked += group.get("suites", [])
+        for suite in asked:
+            if suite not in suites:
+                raise WildmergeError(
+                    f"{path}: a suite of config/suites.yaml was expected, found {suite!r}. Known "
+                    f"are {', '.join(suites)}. Correct the name or add the suite."
+                )
+        studies[name] = study
+        evaluations[name] = plan(study, rows, recipes, str(path))
+        used |= study_recipes(study, recipes, str(path))
+        for row in evaluations[name]:
+            if row.is_merge and members.setdefault((row.base, row.subset), row.members) != (
+                row.members
+            ):
+                raise WildmergeError(
+                    f"{path}: subset {row.subset} of {row.base} was expected to mean the same "
+                    "checkpoints in all studies, found other members here than in an earlier "
+                    "study. Give the study another `seed`, `pool` or name of the group."
+                )
+    models = {(row["base"], row["model"]): row for row in rows}
+    return Sheets(models, lock, suites, studies, evaluations, members, used)
