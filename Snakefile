@@ -35,7 +35,10 @@ onstart:
 
 rule all:
     input:
-        [study_files(study) for study in chosen_studies()],
+        [
+            NEEDS.study_files(study)
+            for study in NEEDS.chosen(config["studies"], f"{CONFIG}/config.yaml")
+        ],
 
 
 # A study is a target: `snakemake demo`, `snakemake wild`, and any other file of config/studies/.
@@ -45,7 +48,7 @@ for study in STUDIES:
         name:
             study
         input:
-            study_files(study),
+            NEEDS.study_files(study),
         localrule: True
 
 
@@ -54,7 +57,7 @@ for study in STUDIES:
 
 rule download:
     input:
-        base=lambda w: [] if w.model == BASE else checkpoint(w.base, BASE),
+        base=lambda w: [] if w.model == BASE else paths.checkpoint(w.base, BASE),
     output:
         directory("resources/checkpoints/{base}/{model}"),
     log:
@@ -69,10 +72,10 @@ rule download:
         mem_mb=4000,
         runtime=by_size(30, 10),
     params:
-        repo=lambda w: row(w.base, w.model)["repo"],
+        repo=lambda w: NEEDS.row(w.base, w.model)["repo"],
         revision=revision,
-        files=lambda w: locked_files(row(w.base, w.model), SHEETS.lock),
-        pickles=lambda w: takes_pickles(row(w.base, w.model)),
+        files=lambda w: locked_files(NEEDS.row(w.base, w.model), SHEETS.lock),
+        pickles=lambda w: takes_pickles(NEEDS.row(w.base, w.model)),
         base=lambda w: None if w.model == BASE else reference(w.base, BASE),
     script:
         "workflow/scripts/download.py"
@@ -86,7 +89,7 @@ rule preflight:
     conda:
         "envs/wildmerge.yaml"
     params:
-        rows=lambda w: study_models(w.study),
+        rows=lambda w: NEEDS.study_models(w.study),
     script:
         "workflow/scripts/preflight.py"
 
@@ -128,7 +131,9 @@ rule task_vector:
         runtime=by_size(10, 5),
     params:
         # What its file says of it; a note or an `admit` in the sheet measures nothing anew.
-        row=lambda w: {k: row(w.base, w.model)[k] for k in ("base", "model", "repo", "revision")},
+        row=lambda w: {
+            key: NEEDS.row(w.base, w.model)[key] for key in ("base", "model", "repo", "revision")
+        },
     script:
         "workflow/scripts/task_vector.py"
 
@@ -136,7 +141,7 @@ rule task_vector:
 rule similarity:
     input:
         base="resources/checkpoints/{base}/base",
-        experts=lambda w: [checkpoint(w.base, m) for m in drawn_from(w.base)],
+        experts=checkpoints(compared),
     output:
         "results/task_vectors/{base}/similarity.npz",
     log:
@@ -149,14 +154,14 @@ rule similarity:
         mem_mb=by_size(4000, 1000),
         runtime=by_size(20, 20),
     params:
-        models=lambda w: drawn_from(w.base),
+        models=compared,
     script:
         "workflow/scripts/similarity.py"
 
 
 rule families:
     input:
-        verdicts=lambda w: study_verdicts(w.study),
+        verdicts=lambda w: NEEDS.study_verdicts(w.study),
     output:
         "results/studies/{study}/checkpoints.csv",
     log:
@@ -164,7 +169,9 @@ rule families:
     conda:
         "envs/wildmerge.yaml"
     params:
-        admitted=lambda w: {f"{r['base']}/{r['model']}": r["admit"] for r in study_models(w.study)},
+        admitted=lambda w: {
+            f"{r['base']}/{r['model']}": r["admit"] for r in NEEDS.study_models(w.study)
+        },
     script:
         "workflow/scripts/families.py"
 
@@ -179,7 +186,7 @@ rule admit:
     conda:
         "envs/wildmerge.yaml"
     params:
-        admit=lambda w: row(w.base, w.model)["admit"],
+        admit=lambda w: NEEDS.row(w.base, w.model)["admit"],
     script:
         "workflow/scripts/admit.py"
 
@@ -213,8 +220,8 @@ rule factorize:
 rule factorize_sum:
     input:
         base="resources/checkpoints/{base}/base",
-        experts=lambda w: [checkpoint(w.base, m) for m in drawn(w)],
-        verdicts=lambda w: [admitted(w.base, m) for m in drawn(w)],
+        experts=checkpoints(drawn),
+        verdicts=admitted(drawn),
     output:
         temp(directory("results/merges/{base}/{subset}/factors")),
     log:
@@ -239,8 +246,8 @@ rule factorize_sum:
 rule update:
     input:
         base="resources/checkpoints/{base}/base",
-        experts=lambda w: [checkpoint(w.base, m) for m in drawn(w)],
-        verdicts=lambda w: [admitted(w.base, m) for m in drawn(w)],
+        experts=checkpoints(drawn),
+        verdicts=admitted(drawn),
     output:
         temp(directory("results/merges/{base}/{subset}/unscaled/{unscaled}")),
     log:
@@ -257,7 +264,7 @@ rule update:
         runtime=by_size(10, 10),
     params:
         members=drawn,
-        recipe=any_scaled,
+        recipe=lambda w: NEEDS.recipe_of_update(w.base, w.subset, w.unscaled),
     script:
         "workflow/scripts/update.py"
 
@@ -268,10 +275,10 @@ rule update:
 rule merge:
     input:
         base="resources/checkpoints/{base}/base",
-        experts=lambda w: [checkpoint(w.base, m) for m in members(w)],
-        verdicts=lambda w: [admitted(w.base, m) for m in members(w)],
-        factors=factors,
-        unscaled=unscaled,
+        experts=checkpoints(drawn),
+        verdicts=admitted(drawn),
+        factors=of_merge(NEEDS.factors),
+        unscaled=of_merge(NEEDS.update),
     output:
         model=temp(directory(MERGED)),
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
@@ -283,14 +290,14 @@ rule merge:
     conda:
         "envs/wildmerge.yaml"
     resources:
-        gpu=1,
+        gpu=lambda w: int(NEEDS.needs_gpu(w.recipe)),
         disk_mb=weights_mb,
         mem_mb=by_size(4000, 2500),
         runtime=by_size(10, 10),
     params:
-        members=members,
-        recipe=recipe,
-        references=lambda w: {m: reference(w.base, m) for m in [BASE, *members(w)]},
+        members=drawn,
+        recipe=lambda w: NEEDS.recipe(w.recipe),
+        references=lambda w: {m: reference(w.base, m) for m in [BASE, *drawn(w)]},
         dtype=config["merge_dtype"],
     script:
         "workflow/scripts/merge.py"
@@ -320,7 +327,9 @@ rule tokenize:
 
 rule evaluate:
     input:
-        model=scored_model,
+        model=of_merge(NEEDS.model),
+        # Comes with the weights; names their digest.
+        summary=of_merge(NEEDS.summary),
         suite="resources/suites/{suite}",
         prompts="resources/prompts/{base}/{suite}",
     output:
@@ -350,10 +359,10 @@ rule evaluate:
 # --- Aggregate: tidy tables, figures ------------------------------------------------------------
 
 
-# A merge's summary comes with the weights that were scored: it needs no edge of its own.
 rule aggregate:
     input:
-        lambda w: [s["scores"] for s in scores(w.study)],
+        scores=lambda w: [row["scores"] for row in NEEDS.planned(w.study)],
+        summaries=lambda w: [row["summary"] for row in NEEDS.planned(w.study) if row["summary"]],
     output:
         scores="results/studies/{study}/scores.csv",
         merges="results/studies/{study}/merges.csv",
@@ -362,7 +371,7 @@ rule aggregate:
     conda:
         "envs/wildmerge.yaml"
     params:
-        plan=lambda w: scores(w.study),
+        plan=lambda w: NEEDS.planned(w.study),
     script:
         "workflow/scripts/aggregate.py"
 
@@ -383,7 +392,7 @@ rule compare:
         mem_mb=8000,
         runtime=30,
     params:
-        plan=lambda w: scores(w.study),
+        plan=lambda w: NEEDS.planned(w.study),
     script:
         "workflow/scripts/compare.py"
 
@@ -406,7 +415,7 @@ rule figure:
     params:
         caption=lambda w: caption(w.figure),
         study=lambda w: STUDIES[w.study],
-        checkpoints=lambda w: study_checkpoints(w.study),
+        checkpoints=lambda w: NEEDS.study_checkpoints(w.study),
         recipes=lambda w: {
             name: {"parameters": found["parameters"]} for name, found in SHEETS.recipes.items()
         },
@@ -448,9 +457,9 @@ rule report:
             name: f"results/studies/{{study}}/{name}.csv"
             for name in ("scores", "merges", "comparisons", "intervals", "answers")
         },
-        figures=lambda w: study_outputs(w.study, "figures", "png"),
-        tables=lambda w: study_outputs(w.study, "tables", "html"),
-        verdicts=lambda w: study_verdicts(w.study),
+        figures=lambda w: NEEDS.study_outputs(w.study, "figures", "png"),
+        tables=lambda w: NEEDS.study_outputs(w.study, "tables", "html"),
+        verdicts=lambda w: NEEDS.study_verdicts(w.study),
     output:
         "results/studies/{study}/report.html",
     log:
@@ -459,8 +468,8 @@ rule report:
         "envs/wildmerge.yaml"
     params:
         study=lambda w: STUDIES[w.study],
-        plan=lambda w: scores(w.study),
-        models=lambda w: study_models(w.study),
+        plan=lambda w: NEEDS.planned(w.study),
+        models=lambda w: NEEDS.study_models(w.study),
     script:
         "workflow/scripts/report.py"
 
@@ -482,11 +491,7 @@ rule keep:
         disk_mb=weights_mb,
         runtime=30,
     params:
-        scores=lambda w: [
-            s["scores"]
-            for s in scores(w.study)
-            if (s["base"], s["subset"], s["recipe"]) == (w.base, w.subset, w.recipe)
-        ],
+        scores=lambda w: NEEDS.scores_of(w.study, w.base, w.subset, w.recipe),
         config=str(CONFIG),
     script:
         "workflow/scripts/keep.py"

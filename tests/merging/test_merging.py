@@ -19,7 +19,7 @@ from project import ROOT
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
 from wildmerge.merging import merge as merging
-from wildmerge.methods import is_projection, recipes
+from wildmerge.methods import is_projection
 from wildmerge.tensors import chunks, weights
 from wildmerge.tensors.weights import Digest, LazyTensor, Weights
 
@@ -392,18 +392,6 @@ def test_a_yaml_by_hand_is_checked_as_well(family):
         merge_tensors(
             [torch.zeros(2, 2)] * 2, "task_arithmetic_sb", parameters=parameters, base_index=0
         )
-
-
-def test_every_method_of_the_schema_is_there():
-    from wildmerge.methods import METHODS
-
-    schema = yaml.safe_load(recipes.SCHEMA.read_text())["$defs"]
-    named = schema["recipe"]["properties"]["merge_method"]["anyOf"][0]["enum"]
-    assert set(named) == set(METHODS)
-    guarded = [
-        rule["if"]["properties"]["merge_method"].get("const") for rule in schema["recipe"]["allOf"]
-    ]
-    assert set(named) < set(guarded)
 
 
 def test_too_few_experts(family, tmp_path):

@@ -1,14 +1,11 @@
 """The workflow as a person runs it: counts of jobs, a study on pico checkpoints, accidents."""
 
-import inspect
 import json
 import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from types import SimpleNamespace
 
 import pandas as pd
 import pico
@@ -243,26 +240,6 @@ def test_only_trained_rows_are_fine_tuned(project):
     project.write("config/models.tsv", models_sheet([*rows, code, mine | {"repo": "trained:x"}]))
     done = project.snakemake("pico", "-n", check=False)
     assert done.returncode and "found trained:x. Known are" in done.stdout + done.stderr
-
-
-def test_the_scheduler_looks_again_once():
-    """Of Snakemake's own timers every one starts another, and every job that ends adds one."""
-    from snakemake.scheduling.job_scheduler import JobScheduler
-
-    source = inspect.getsource(JobScheduler._schedule_reevalutation)
-    assert "threading.Timer" in source  # what is replaced is still there
-    text = (ROOT / "workflow/rules/common.smk").read_text()
-    text = text[text.index("def look_again") : text.index("JobScheduler._schedule")]
-    released = threading.Semaphore(0)
-    names = {"Timer": threading.Timer}
-    exec(text, names)
-    scheduler = SimpleNamespace(_open_jobs=released)
-    for _ in range(2):
-        for _ in range(50):
-            names["look_again"](scheduler, 0.05)
-        assert released.acquire(timeout=10)
-        time.sleep(0.2)
-        assert not released.acquire(blocking=False)
 
 
 # --- Wrong sheets, as the command line tells them -----------------------------------

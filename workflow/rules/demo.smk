@@ -1,9 +1,11 @@
 """Make the examples' checkpoints by fine-tuning. No part of the paper's study."""
 
-SHEET = sheets.read_yaml(CONFIG / "experts.yaml")
-sheets.validate(
+import re
+
+SHEET = read_yaml(CONFIG / "experts.yaml")
+validate(
     SHEET,
-    sheets.read_yaml(HOME / "workflow/schemas/experts.schema.yaml"),
+    read_yaml(HOME / "workflow/schemas/experts.schema.yaml"),
     str(CONFIG / "experts.yaml"),
 )
 # Expert -> what it is trained on, and how.
@@ -51,7 +53,7 @@ rule fetch_training:
 
 rule finetune:
     input:
-        base=lambda w: checkpoint(w.trained.split("/")[0], BASE),
+        base=lambda w: paths.checkpoint(w.trained.split("/")[0], BASE),
         training=lambda w: f"resources/training/{TRAINED[w.trained]['set']}",
     output:
         directory("resources/checkpoints/{trained}"),

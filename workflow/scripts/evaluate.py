@@ -33,9 +33,8 @@ if __name__ == "__main__":
         settings |= {key: params.suite.get(key) for key in ("dtype", "softmax_dtype")}
 
         # A merge has written the digest of its weights beside them.
-        summary = Path(f"results/merges/{w.base}/{w.subset}/{w.recipe}/summary.json")
-        merged = w.recipe != IDENTITY and summary.exists()
-        known = read_json(summary)["output_digest"] if merged else None
+        summary = snakemake.input.get("summary")
+        known = read_json(summary)["output_digest"] if summary else None
 
         def score():
             scores, items = evaluate(

@@ -12,8 +12,7 @@ from mergekit.merge_methods import GroupMergeMethod, InputContract, MergeMethodS
 from mergekit.merge_methods.base import MISSING, BasePolicy, ParameterScope, ParameterSpec
 
 from wildmerge import WildmergeError
-from wildmerge.methods import METHODS, is_projection
-from wildmerge.methods.recipes import check_parameters, parameters_of
+from wildmerge.methods import METHODS, check_parameters, is_projection
 
 
 class Registered(GroupMergeMethod):
@@ -28,15 +27,15 @@ class Registered(GroupMergeMethod):
                     key,
                     parameter.kind,
                     ParameterScope.SHARED,
-                    default=MISSING if parameter.required else parameter.default,
+                    default=MISSING if parameter.default is None else parameter.default,
                 )
-                for key, parameter in parameters_of(name).items()
+                for key, parameter in self.method.parameters.items()
             ),
             contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=self.method.fewest),
         )
 
     def merge_group(self, group: TensorGroup, /, **parameters) -> torch.Tensor:
-        check_parameters(self.name, parameters, "the mergekit YAML")
+        check_parameters(self.method, parameters, "the mergekit YAML")
         base, experts = group.base.tensor, [entry.tensor for entry in group.non_base]
         projection = group.metadata.vocabulary_axis is None and is_projection(
             group.metadata.name or "", base.shape

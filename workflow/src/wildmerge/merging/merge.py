@@ -24,8 +24,7 @@ import yaml
 from wildmerge import WildmergeError, __version__
 from wildmerge.files import atomic_folder, full_disk, require_space
 from wildmerge.merging.factors import Factors
-from wildmerge.methods import METHODS, arguments, is_projection, tsv_m
-from wildmerge.methods.recipes import MERGEKIT, check
+from wildmerge.methods import MERGEKIT, METHODS, arguments, check, is_projection, tsv_m
 from wildmerge.tensors.chunks import in_parallel, slices
 from wildmerge.tensors.spectral import SpectralWarning
 from wildmerge.tensors.weights import DTYPE_NAMES, Digest, LazyTensor, Weights, Writer

@@ -1,11 +1,17 @@
 """Iso-C (Marczak et al., 2025): the paper's Eqs. 9 and 10."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+from . import task_arithmetic
+from ._method import COMBINE, LAMBDA, Look, Method
 
-from wildmerge.methods import task_arithmetic
-from wildmerge.tensors import spectral
+if TYPE_CHECKING:
+    import torch
+
+    from wildmerge.tensors import spectral
 
 
 def update(
@@ -23,6 +29,10 @@ def update(
         The update, (m, n) float32: W_merged = W_0 + update. σ̄ is the mean over all min(m, n)
         singular values; directions of the null space, which are arbitrary, get nothing.
     """
+    import torch
+
+    from wildmerge.tensors import spectral
+
     delta = task_arithmetic.update(base, experts, combine=combine, lambda_=1.0)
     factor = spectral.polar(delta)
     # The sum of the singular values is the inner product of A = U Σ V^T with U V^T.
@@ -37,3 +47,17 @@ def from_factors(
     mean = factors.values.double().sum().item() / min(factors.polar.shape)
     scale = lambda_ * mean / experts if combine == "mean" else lambda_ * mean
     return (factors.polar.mT if factors.tall else factors.polar) * scale
+
+
+METHOD = Method(
+    name="iso_c",
+    label="Iso-C",
+    reference="Marczak et al., 2025, arXiv:2502.04959; Eqs. 9 and 10",
+    update=update,
+    other=task_arithmetic.mean,
+    from_sum=from_factors,
+    family="subspace",
+    parameters={"combine": COMBINE, "lambda": LAMBDA},
+    look=Look("#444444", "X"),
+    place=7,
+)

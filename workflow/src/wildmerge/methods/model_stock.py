@@ -3,18 +3,22 @@
 The angle is that of the mean of the pairwise cosines, tensor by tensor.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
+from ._method import Look, Method
 
-from wildmerge.tensors.chunks import deltas, flat, in_parallel, slices
+if TYPE_CHECKING:
+    import torch
 
 # mergekit's own bounds: of a product of norms, and of the denominator of t.
 TINY = 1e-6
 
 
 def update(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """t (W_avg - W_0), with t = N cos θ / (1 + (N - 1) cos θ) (Eq. 4).
+    """T (W_avg - W_0), with t = N cos θ / (1 + (N - 1) cos θ) (Eq. 4).
 
     Args:
         base: W_0, any shape and floating dtype.
@@ -23,6 +27,10 @@ def update(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
     Returns:
         The update, float32, of the base's shape: W_merged = W_0 + update.
     """
+    import torch
+
+    from wildmerge.tensors.chunks import deltas, flat, in_parallel, slices
+
     count = len(experts)
     total = torch.empty(base.numel(), device=base.device)
     origin, *members = flat([base, *experts])
@@ -32,7 +40,7 @@ def update(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
         torch.sum(vectors, 0, out=total[part])
         return (vectors @ vectors.T).double()
 
-    gram = sum(in_parallel(chunk, slices(base.numel())))
+    gram: torch.Tensor = sum(in_parallel(chunk, slices(base.numel())))
     return total.mul_(interpolation(gram) / count).view(base.shape)
 
 
@@ -45,6 +53,8 @@ def interpolation(gram: torch.Tensor) -> float:
     Returns:
         t; 0 at the singularity 1 + (n - 1) cos θ = 0, where the base is kept.
     """
+    import torch
+
     count = len(gram)
     norms = gram.diagonal().sqrt()
     cosines = (gram / torch.outer(norms, norms).clamp(min=TINY)).clamp(-1, 1)
@@ -54,6 +64,20 @@ def interpolation(gram: torch.Tensor) -> float:
     return 0.0 if abs(denominator) < TINY else count * cosine / denominator
 
 
-def mergekit(parameters: dict) -> dict:
+def mergekit(parameters: dict[str, Any]) -> dict[str, Any]:
     """The same recipe in the names of mergekit's own `model_stock`, which has no parameters."""
     return {}
+
+
+METHOD = Method(
+    name="model_stock",
+    label="Model Stock",
+    reference="Jang et al., 2024, arXiv:2403.19522; Eq. 4",
+    update=update,
+    family="weight interpolation",
+    look=Look("#009E73", "s"),
+    place=2,
+    gpu=False,
+    fewest=2,
+    mergekit=mergekit,
+)

@@ -1,9 +1,17 @@
 """Subspace Boosting (Skorobogat et al., 2025): the paper's Eq. 11, on any method's update."""
 
-import torch
+from __future__ import annotations
 
-from wildmerge.methods import task_arithmetic
-from wildmerge.tensors import spectral
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import task_arithmetic, ties
+from ._method import BETA, Look, Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from wildmerge.tensors import spectral
 
 
 def boost(update: torch.Tensor, beta: float) -> torch.Tensor:
@@ -20,6 +28,8 @@ def boost(update: torch.Tensor, beta: float) -> torch.Tensor:
         The boosted update, (m, n) float32. Directions of the null space, which are arbitrary, are
         not raised.
     """
+    from wildmerge.tensors import spectral
+
     factors = spectral.factorize(update)
     return factors.rebuild(raised(factors.values, beta))
 
@@ -43,3 +53,52 @@ def raised(s: torch.Tensor, beta: float) -> torch.Tensor:
     # Rounding may leave the last share a hair below 1.
     cutoff = min(int((share < beta * share[-1]).sum()), len(s) - 1)
     return s.clamp(min=s[cutoff].item())
+
+
+def _on(plain: Method) -> Callable[..., torch.Tensor]:
+    """Subspace Boosting on top of a plain method."""
+
+    def update(
+        base: torch.Tensor, experts: Sequence[torch.Tensor], *, beta: float, **parameters: Any
+    ) -> torch.Tensor:
+        return boost(plain.update(base, experts, **parameters), beta)
+
+    return update
+
+
+def _without(plain: Method) -> Callable[..., torch.Tensor]:
+    """The plain method with the boosted one's parameters, for tensors that are no projections."""
+
+    def update(
+        base: torch.Tensor, experts: Sequence[torch.Tensor], *, beta: float, **parameters: Any
+    ) -> torch.Tensor:
+        return plain.update(base, experts, **parameters)
+
+    return update
+
+
+REFERENCE = "Skorobogat et al., 2025, arXiv:2506.16506; Eq. 11"
+TASK_ARITHMETIC_SB = Method(
+    name="task_arithmetic_sb",
+    label="TA + SB",
+    reference=REFERENCE,
+    update=_on(task_arithmetic.METHOD),
+    other=_without(task_arithmetic.METHOD),
+    from_sum=from_factors,
+    family="subspace",
+    parameters={**task_arithmetic.METHOD.parameters, "beta": BETA},
+    look=Look("#56B4E9", "D", "--"),
+    place=4,
+)
+TIES_SB = Method(
+    name="ties_sb",
+    label="TIES + SB",
+    reference=REFERENCE,
+    update=_on(ties.METHOD),
+    other=_without(ties.METHOD),
+    family="subspace",
+    parameters={**ties.METHOD.parameters, "beta": BETA},
+    look=Look("#E69F00", "v", "--"),
+    place=5,
+    once=False,
+)

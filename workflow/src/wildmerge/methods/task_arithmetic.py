@@ -1,10 +1,14 @@
 """Task Arithmetic (Ilharco et al., 2023): the paper's Eq. 2, and Eq. 12 for the mean."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
+from ._method import COMBINE, LAMBDA, Look, Method
 
-from wildmerge.tensors.chunks import delta, flat, in_parallel, slices
+if TYPE_CHECKING:
+    import torch
 
 
 def update(
@@ -21,22 +25,33 @@ def update(
     Returns:
         The update, float32, of the base's shape: W_merged = W_0 + update.
     """
+    import torch
+
+    from wildmerge.tensors.chunks import delta, flat, in_parallel, slices
+
     scale = scale_of(combine, lambda_, len(experts))
     total = torch.empty(base.numel(), device=base.device)
     origin, *members = flat([base, *experts])
 
     def chunk(part: slice) -> None:
-        start, found = origin[part].float(), total[part].zero_()
+        start, sums = origin[part].float(), total[part].zero_()
         vector = torch.empty_like(start)
         for member in members:
-            found.add_(delta(start, member[part], vector))
-        found.mul_(scale)
+            sums.add_(delta(start, member[part], vector))
+        sums.mul_(scale)
 
     in_parallel(chunk, slices(base.numel()))
     return total.view(base.shape)
 
 
-def unscaled(parameters: dict, experts: int) -> tuple[dict, float]:
+def mean(
+    base: torch.Tensor, experts: Sequence[torch.Tensor], *, lambda_: float, **_: Any
+) -> torch.Tensor:
+    """λ times the mean of the task vectors: what the subspace methods do with other tensors."""
+    return update(base, experts, combine="mean", lambda_=lambda_)
+
+
+def unscaled(parameters: dict[str, Any], experts: int) -> tuple[dict[str, Any], float]:
     """The parameters of the plain sum, and the factor that makes it this update."""
     return {"combine": "sum", "lambda": 1.0}, scale_of(
         parameters["combine"], parameters["lambda"], experts
@@ -48,10 +63,26 @@ def scale_of(combine: str, lambda_: float, experts: int) -> float:
     return lambda_ / experts if combine == "mean" else lambda_
 
 
-def mergekit(parameters: dict) -> dict:
+def mergekit(parameters: dict[str, Any]) -> dict[str, Any]:
     """The same recipe in the names of mergekit's own `task_arithmetic`."""
     return {
         "weight": 1.0,
         "normalize": parameters["combine"] == "mean",
         "lambda": parameters["lambda"],
     }
+
+
+METHOD = Method(
+    name="task_arithmetic",
+    label="TA",
+    reference="Ilharco et al., 2023, arXiv:2212.04089; Eqs. 1, 2 and 12",
+    update=update,
+    family="weight interpolation",
+    parameters={"combine": COMBINE, "lambda": LAMBDA},
+    look=Look("#0072B2", "o"),
+    place=1,
+    gpu=False,
+    scale=("combine", "lambda"),
+    unscaled=unscaled,
+    mergekit=mergekit,
+)

@@ -4,13 +4,16 @@ mergekit divides every entry by the number of experts that survive the trimming 
 elected sign there (`combine: mean`), where Eq. 3 divides by the number of experts.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from ._method import COMBINE, DENSITY, LAMBDA, Look, Method
 
-from wildmerge.tensors.chunks import deltas, flat, in_parallel, slices
+if TYPE_CHECKING:
+    import torch
 
 
 def update(
@@ -35,6 +38,10 @@ def update(
     Returns:
         The update, float32, of the base's shape: W_merged = W_0 + update.
     """
+    import torch
+
+    from wildmerge.tensors.chunks import deltas, flat, in_parallel, slices
+
     result = torch.empty(base.numel(), device=base.device)
     origin, *members = flat([base, *experts])
     kept = min(base.numel(), max(1, int(density * base.numel())))
@@ -71,6 +78,9 @@ class _Bound:
 
     def trim(self, delta: torch.Tensor, start: int) -> None:
         """Zero, in place, what does not stay of the chunk (k,) that begins at position `start`."""
+        import numpy as np
+        import torch
+
         # hardshrink keeps what is larger than its bound: one step below, the threshold passes.
         below = float(np.nextafter(np.float32(self.threshold), np.float32(0)))
         split = min(max(self.last + 1 - start, 0), len(delta))
@@ -81,6 +91,11 @@ class _Bound:
 
 
 def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> _Bound:
+    import numpy as np
+    import torch
+
+    from wildmerge.tensors.chunks import deltas, slices
+
     size = base.numel()
     magnitudes = torch.empty(size, device=base.device)
     for part in slices(size):
@@ -100,12 +115,12 @@ def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> _Bound:
     return _Bound(threshold.view(np.float32).item(), int(last))
 
 
-def unscaled(parameters: dict, experts: int) -> tuple[dict, float]:
+def unscaled(parameters: dict[str, Any], experts: int) -> tuple[dict[str, Any], float]:
     """The parameters of the update with λ = 1, and the factor that makes it this one."""
     return parameters | {"lambda": 1.0}, parameters["lambda"]
 
 
-def mergekit(parameters: dict) -> dict:
+def mergekit(parameters: dict[str, Any]) -> dict[str, Any]:
     """The same recipe in the names of mergekit's own `ties`."""
     return {
         "weight": 1.0,
@@ -113,3 +128,28 @@ def mergekit(parameters: dict) -> dict:
         "density": parameters["density"],
         "lambda": parameters["lambda"],
     }
+
+
+METHOD = Method(
+    name="ties",
+    label="TIES",
+    reference="Yadav et al., 2023, arXiv:2306.01708; Eq. 3",
+    update=update,
+    family="weight interpolation",
+    parameters={
+        "combine": replace(
+            COMBINE,
+            description="`mean` (Eq. 3) divides each entry by the number of experts that agree "
+            "there, `sum` by nothing.",
+        ),
+        "density": DENSITY,
+        "lambda": LAMBDA,
+    },
+    look=Look("#D55E00", "^"),
+    place=3,
+    gpu=False,
+    scale=("lambda",),
+    unscaled=unscaled,
+    once=False,
+    mergekit=mergekit,
+)

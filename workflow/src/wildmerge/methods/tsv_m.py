@@ -1,11 +1,18 @@
 """TSV-Merge (Gargiulo et al., 2025): the paper's Eqs. 5 to 8."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+from . import task_arithmetic
+from ._method import COMBINE, LAMBDA, Look, Method, Parameter
 
-from wildmerge.methods import task_arithmetic
-from wildmerge.tensors import spectral
+if TYPE_CHECKING:
+    import torch
+
+# Where the project's own code counts a singular value as zero (`wildmerge.tensors.spectral`).
+RANK_TOLERANCE = 1e-6
 
 
 def update(
@@ -14,7 +21,7 @@ def update(
     *,
     combine: str,
     lambda_: float,
-    rank_tolerance: float = spectral.RANK_TOLERANCE,
+    rank_tolerance: float = RANK_TOLERANCE,
     factors: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> torch.Tensor:
     """λ U⊥ Σ V⊥^T from the leading singular vectors of every task vector (Eq. 8).
@@ -34,8 +41,14 @@ def update(
         floor(min(m, n) / T) leading directions, fewer if its rank is smaller: directions of a
         null space are arbitrary and do not enter the Procrustes step (Eq. 7).
     """
+    import torch
+
+    from wildmerge.tensors import spectral
+
     kept = share(base.shape, len(experts))
-    nears, spectra, fars = [], [], []
+    nears: list[torch.Tensor] = []
+    spectra: list[torch.Tensor] = []
+    fars: list[torch.Tensor] = []
     for i, expert in enumerate(experts):
         delta = task_arithmetic.update(base, [expert], combine="sum", lambda_=1.0)
         wide = delta.mT if delta.shape[0] > delta.shape[1] else delta
@@ -55,3 +68,29 @@ def update(
 def share(shape: Sequence[int], experts: int) -> int:
     """How many directions of each of so many experts are kept: floor(min(m, n) / T)."""
     return min(shape) // experts
+
+
+METHOD = Method(
+    name="tsv_m",
+    label="TSV-M",
+    reference="Gargiulo et al., 2025, arXiv:2412.00081; Eqs. 5 to 8",
+    update=update,
+    other=task_arithmetic.mean,
+    from_experts=True,
+    family="subspace",
+    parameters={
+        "combine": COMBINE,
+        "lambda": LAMBDA,
+        "rank_tolerance": Parameter(
+            "Directions of a task vector whose singular value is at most this share of its largest "
+            "do not enter TSV-M's Procrustes step; 0 to 1. The default leaves out null spaces "
+            "alone, whose directions are arbitrary; 0.001 also leaves out what rounding to 16 bits "
+            "adds to an adapter.",
+            minimum=RANK_TOLERANCE,
+            below=1,
+            default=RANK_TOLERANCE,
+        ),
+    },
+    look=Look("#CC79A7", "P"),
+    place=6,
+)

@@ -91,7 +91,7 @@ def read_benchmarks(folder: Path) -> dict[tuple[str, str], float]:
 
 
 def spent(folder: Path, bases: Iterable[str]) -> dict[str, tuple[int, float]]:
-    """rule -> (runs, seconds of all of them) of the jobs below `folder`/{rule}/{base}/."""
+    """Rule -> (runs, seconds of all of them) of the jobs below `folder`/{rule}/{base}/."""
     found: dict[str, tuple[int, float]] = {}
     for base in bases:
         for path in sorted(Path(folder).glob(f"*/{base}/**/*.tsv")) + sorted(

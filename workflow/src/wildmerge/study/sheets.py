@@ -5,43 +5,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import jsonschema
-import yaml
-
-from wildmerge import WildmergeError
+from wildmerge import WildmergeError, methods
 from wildmerge.sources.lock import NAME as LOCK
 from wildmerge.sources.lock import apply_lock, read_lock
 from wildmerge.study.plan import BASE, Evaluation, plan, study_recipes
-
-
-def validate(value, schema: dict, where: str) -> None:
-    """Raise WildmergeError for the first thing in `value` that the schema does not allow."""
-    error = jsonschema.exceptions.best_match(
-        jsonschema.Draft202012Validator(schema).iter_errors(value)
-    )
-    if error is None:
-        return
-    place = ".".join(str(part) for part in error.absolute_path)
-    meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-    allowed = ""
-    if error.validator == "additionalProperties":
-        allowed = f" Known keys here: {', '.join(error.schema.get('properties', {}))}."
-    raise WildmergeError(
-        f"{where}{f', at {place}' if place else ''}: {error.message}."
-        f"{f' Expected: {meaning}' if meaning else ''}{allowed} Correct it and run again."
-    )
-
-
-def read_yaml(path: Path):
-    """Read a YAML file; a missing or broken one is a WildmergeError."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise WildmergeError(
-            f"{path}: this file was expected and is not there. Restore it or copy the project's."
-        ) from None
-    except yaml.YAMLError as error:
-        raise WildmergeError(f"{path}: valid YAML was expected: {error}. Correct it.") from None
+from wildmerge.validation import read_yaml, validate
 
 
 def read_rows(path: Path) -> list[dict]:
@@ -103,14 +71,15 @@ def load(config: Path, schemas: Path) -> Sheets:
     def schema(name):
         return read_yaml(schemas / f"{name}.schema.yaml")
 
-    def checked(name):
+    def checked(name, against):
         value = read_yaml(config / f"{name}.yaml")
-        validate(value, schema(name), str(config / f"{name}.yaml"))
+        validate(value, against, str(config / f"{name}.yaml"))
         return value
 
     lock = read_lock(config / LOCK)
     rows = apply_lock(read_models(config / "models.tsv", schema("models")), lock)
-    suites, recipes = checked("suites"), checked("recipes")
+    suites = checked("suites", schema("suites"))
+    recipes = checked("recipes", methods.schema())
     study_schema = schema("study")
     studies, evaluations, members, used = {}, {}, {}, {}
     for path in sorted((config / "studies").glob("*.yaml")):

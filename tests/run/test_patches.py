@@ -1,0 +1,67 @@
+"""Patches of other packages: each still has its place, and says so where it does not fit."""
+
+import importlib
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from wildmerge.run import patches
+from wildmerge.run.patches import PATCHES, one_timer
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.package)
+def test_a_patch_fits_the_installed_version(patch, monkeypatch):
+    place = importlib.import_module(patch.module)
+    *parents, name = patch.path.split(".")
+    for parent in parents:
+        place = getattr(place, parent)
+    monkeypatch.setattr(place, name, getattr(place, name))  # put back after the test
+    assert patch.apply() is None
+    assert getattr(place, name) is patch.replacement
+
+
+def test_a_version_that_was_not_tested_is_said_and_left_alone():
+    other = replace(PATCHES[0], versions="<1")
+    said = []
+    other_patches = (other, replace(PATCHES[0], path="JobScheduler.gone"))
+    for patch in other_patches:
+        said.append(patch.apply())
+    assert "was written for <1" in said[0] and "not applied" in said[0]
+    assert "JobScheduler.gone, which is not there" in said[1]
+    assert all(PATCHES[0].issue in warning for warning in said)
+
+
+def test_a_package_that_is_not_there_needs_no_patch():
+    assert replace(PATCHES[0], package="no-such-package").apply() is None
+
+
+def test_the_scheduler_looks_again_once():
+    """Of Snakemake's own timers every one starts another, and every job that ends adds one."""
+    schedule = one_timer()
+    scheduler = SimpleNamespace(_open_jobs=threading.Semaphore(0))
+    for _ in range(2):
+        for _ in range(50):
+            schedule(scheduler, 0.05)
+        assert scheduler._open_jobs.acquire(timeout=10)
+        time.sleep(0.2)
+        assert not scheduler._open_jobs.acquire(blocking=False)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "code", "expected"),
+    [
+        ("Slurm accounting storage is disabled", 1, False),
+        ("sacct: error: Connection refused", 1, True),
+        ("", 0, True),
+    ],
+)
+def test_sacct_without_accounts(tmp_path, monkeypatch, stderr, code, expected):
+    tool = tmp_path / "sacct"
+    tool.write_text(f"#!/bin/sh\necho '{stderr}' >&2\nexit {code}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    patches.can_be_asked.cache_clear()
+    assert patches.can_be_asked("sacct") == expected
+    patches.can_be_asked.cache_clear()

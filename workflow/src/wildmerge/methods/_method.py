@@ -1,0 +1,174 @@
+"""How a merge method declares itself: all that the rest of the project needs to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+LAST = 1000  # the place of a method that names none: after all that do
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a method: what it means and what it may be.
+
+    Attributes:
+        description: its meaning and unit, for the schema, the pages and error messages.
+        choices: the words it may be; empty for a number.
+        minimum: the least number allowed; None for no bound.
+        above: a number that it must exceed; None for no bound.
+        maximum: the largest number allowed; None for no bound.
+        below: a number that it must stay under; None for no bound.
+        default: what it is where a recipe does not say; None if every recipe must say it.
+    """
+
+    description: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    below: float | None = None
+    default: float | str | None = None
+
+    @property
+    def kind(self) -> Any:
+        """The type of its values: float, or a Literal of the choices."""
+        return Literal[self.choices] if self.choices else float
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON Schema."""
+        bounds = {
+            "minimum": self.minimum,
+            "exclusiveMinimum": self.above,
+            "maximum": self.maximum,
+            "exclusiveMaximum": self.below,
+            "default": self.default,
+        }
+        kind = {"enum": list(self.choices)} if self.choices else {"type": "number"}
+        stated = {key: value for key, value in bounds.items() if value is not None}
+        return {"description": self.description, **kind, **stated}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How figures draw a method.
+
+    Attributes:
+        colour: `#RRGGBB`.
+        marker: matplotlib's letter of the marker.
+        dash: matplotlib's name of the line style.
+        hollow: whether markers are filled with white.
+    """
+
+    colour: str
+    marker: str
+    dash: str = "-"
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merge method: W_merged = W_0 + update, from the tensors of one name.
+
+    A file of this package that holds a `Method` adds that method to the project. The recipe schema,
+    mergekit's registration, figures, cost and what merges share are derived from it.
+
+    Attributes:
+        name: its name in recipes and results.
+        label: its name in figures, tables and the report.
+        reference: where it comes from: authors, year, identifier, equations of the paper.
+        update: the function of (base, experts, **parameters), tensors in, tensor out.
+        family: `weight interpolation` or `subspace`: which of two panels figures draw it in.
+        parameters: name -> what it may be.
+        look: colour, marker and line in figures; None takes one that is free.
+        place: where it stands among all methods in figures and tables, smallest first.
+        gpu: whether its arithmetic is worth a GPU; a method that mostly reads weights says no.
+        other: the function for tensors that are no projections (`is_projection`); None for a method
+            that acts on all tensors alike.
+        from_sum: the function of (factors of the sum of the task vectors, number of experts,
+            **parameters), for a method that needs nothing else; several merges then share these
+            factors.
+        from_experts: whether several merges share the leading factors of each expert, which
+            `update` then takes as `factors`.
+        scale: the parameters that do no more than multiply the update by a number; merges that
+            differ in these alone share the update.
+        unscaled: of (parameters, number of experts): the parameters of that shared update, and the
+            number that makes it this one, to the bit. Given if and only if `scale` is.
+        once: whether every element of an expert is read just once, so that a `LazyTensor` will do.
+        fewest: the fewest experts it is defined for.
+        mergekit: the parameters in the names of mergekit's own method of this name; None for a
+            method that this package registers with mergekit.
+    """
+
+    name: str
+    label: str
+    reference: str
+    update: Callable[..., torch.Tensor]
+    family: Literal["weight interpolation", "subspace"]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    look: Look | None = None
+    place: int = LAST
+    gpu: bool = True
+    other: Callable[..., torch.Tensor] | None = None
+    from_sum: Callable[..., torch.Tensor] | None = None
+    from_experts: bool = False
+    scale: tuple[str, ...] = ()
+    unscaled: Callable[[dict[str, Any], int], tuple[dict[str, Any], float]] | None = None
+    once: bool = True
+    fewest: int = 1
+    mergekit: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    @property
+    def tensors(self) -> str:
+        """On which tensors it acts."""
+        return "projections; the mean of all others" if self.other else "all"
+
+    def __call__(
+        self,
+        base: torch.Tensor,
+        experts: Sequence[torch.Tensor],
+        parameters: dict[str, Any],
+        *,
+        projection: bool,
+    ) -> torch.Tensor:
+        """The update of one tensor.
+
+        Args:
+            base: W_0, any shape and floating dtype.
+            experts: the W_i, of the base's shape.
+            parameters: the recipe's, by their names in recipes.yaml.
+            projection: whether the tensor is an attention or MLP projection (`is_projection`).
+
+        Returns:
+            The update, float32, of the base's shape.
+        """
+        function = self.update if projection or self.other is None else self.other
+        return function(base, experts, **arguments(parameters))
+
+
+def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's parameters as Python's arguments: `lambda`, the field's word, is a keyword."""
+    return {"lambda_" if name == "lambda" else name: v for name, v in parameters.items()}
+
+
+# Parameters that several methods have.
+COMBINE = Parameter(
+    "How the experts' task vectors are combined: their `sum` (Eq. 2) or `mean` (Eq. 12).",
+    choices=("sum", "mean"),
+)
+LAMBDA = Parameter("The scale of the update, the paper's lambda; a factor without unit.")
+DENSITY = Parameter(
+    "Share of each task vector's entries that trimming keeps, largest first; 0 to 1.",
+    above=0,
+    maximum=1,
+)
+BETA = Parameter(
+    "Threshold of Subspace Boosting, as a share of the sum of all singular values; 0 to 1.",
+    minimum=0,
+    maximum=1,
+)
