@@ -10,6 +10,8 @@ from project import make_project
 from wildmerge.run import store as sharing
 from wildmerge.run.store import content, once
 
+ROOMS = ("evaluation",)
+
 
 def maker(folder, text="weights", seconds=0.0):
     """make() that writes a file and a folder below `folder`, and counts its calls."""
@@ -29,7 +31,7 @@ def maker(folder, text="weights", seconds=0.0):
 def share(store, folder, key, **options):
     folder.mkdir()
     make, calls = maker(folder, **options)
-    once(store, key, [folder / "model", folder / "scores.json"], make)
+    once(store, key, [folder / "model", folder / "scores.json"], make, ROOMS)
     return calls
 
 
@@ -49,16 +51,22 @@ def test_another_key_or_another_source_is_another_entry(tmp_path, monkeypatch):
     store = tmp_path / "store"
     share(store, tmp_path / "a", {"model": "x"})
     assert share(store, tmp_path / "b", {"model": "y"}, text="other") == ["other"]
-    monkeypatch.setattr(sharing, "source", lambda: ["edited"])
+    monkeypatch.setattr(sharing, "source", lambda rooms: ["edited"])
     assert share(store, tmp_path / "c", {"model": "x"}, text="new") == ["new"]
     assert (tmp_path / "a/scores.json").read_text() == "weights"
+
+
+def test_a_source_counts_for_the_rooms_that_it_is_in():
+    """Nobody downloads again because a figure's code has changed."""
+    assert sharing.source(("reporting",)) != sharing.source(("tensors",))
+    assert set(sharing.source(("tensors",))) < set(sharing.source(("sources", "tensors")))
 
 
 def test_an_input_of_other_bytes_is_another_entry(tmp_path):
     store, given, made = tmp_path / "store", tmp_path / "in", tmp_path / "out"
     for text in ("one", "two", "one"):
         given.write_text(text)
-        once(store, {"in": content(given)}, [made], lambda t=text: made.write_text(t))
+        once(store, {"in": content(given)}, [made], lambda t=text: made.write_text(t), ROOMS)
         assert made.read_text() == text
 
 
@@ -68,8 +76,9 @@ def test_nothing_is_kept_of_a_failure(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        once(tmp_path / "store", {}, [tmp_path / "out"], fail)
-    once(tmp_path / "store", {}, [tmp_path / "out"], lambda: (tmp_path / "out").write_text("all"))
+        once(tmp_path / "store", {}, [tmp_path / "out"], fail, ROOMS)
+    out = tmp_path / "out"
+    once(tmp_path / "store", {}, [out], lambda: out.write_text("all"), ROOMS)
     assert (tmp_path / "out").read_text() == "all"
 
 

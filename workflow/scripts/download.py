@@ -23,4 +23,4 @@ if __name__ == "__main__":
         store = snakemake.config.get("shared") if params.revision else None
         names = ("repo", "revision", "files", "pickles", "base")
         key = {"rule": "download"} | {name: params.get(name) for name in names}
-        once(store, key, [output], download)
+        once(store, key, [output], download, rooms=("sources", "checkpoints", "tensors"))

@@ -55,4 +55,4 @@ if __name__ == "__main__":
                 "prompts": read_json(prompts / "prompts.json")["digest"],
                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             }
-        once(store, key, list(snakemake.output), score)
+        once(store, key, list(snakemake.output), score, rooms=("evaluation", "tensors"))

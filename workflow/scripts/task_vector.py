@@ -14,4 +14,10 @@ if __name__ == "__main__":
         key = {"rule": "task_vector", "row": row}
         if store:
             key |= {"base": content(base), "expert": content(expert)}
-        once(store, key, [output], lambda: write_json(output, measure(base, expert, row)))
+        once(
+            store,
+            key,
+            [output],
+            lambda: write_json(output, measure(base, expert, row)),
+            rooms=("checkpoints", "tensors"),
+        )

@@ -109,10 +109,10 @@ def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> _Bound:
     # integers in vector instructions, tens of times faster than a sort.
     bits = magnitudes.view(torch.int32).numpy()
     ordered = np.partition(bits, size - kept)
-    threshold = ordered[size - kept]
-    staying = np.count_nonzero(ordered[size - kept :] == threshold)
-    last = np.flatnonzero(bits == threshold)[staying - 1]
-    return _Bound(threshold.view(np.float32).item(), int(last))
+    smallest = ordered[size - kept]
+    staying = int(np.count_nonzero(ordered[size - kept :] == smallest))
+    last = np.flatnonzero(bits == smallest)[staying - 1]
+    return _Bound(smallest.view(np.float32).item(), int(last))
 
 
 def unscaled(parameters: dict[str, Any], experts: int) -> tuple[dict[str, Any], float]:

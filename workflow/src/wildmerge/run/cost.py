@@ -1,6 +1,6 @@
 """What a study will cost: from a dry run, measured times where there are any, stated assumptions.
 
-Everything here is pure and needs the standard library alone.
+Everything here is pure, apart from the benchmark files that it reads.
 """
 
 import csv
@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+
+from wildmerge.methods import METHODS
 
 # One constant a line, so that a site can put its own; GPU figures are those of one H100.
 FLOPS = 320e12 * 0.4  # floating-point operations a second, of the peak two fifths
@@ -21,8 +23,6 @@ FACTORISING = 20  # s a GB of one checkpoint, for methods that factorise; others
 TOKENS = {"paper": {"shared-prefix": 7.3e6, "hf": 36.5e6}}
 OTHER_TOKENS = 1e6
 LIGHT = 5  # s, rules that handle no weights
-# Methods that need no factorisation.
-LINEAR = ("task_arithmetic", "ties", "model_stock")
 SIZED = ("download", "merge")  # rules whose outputs are checkpoints
 SHARED = ("factorize", "factorize_sum", "update")  # rules whose outputs several merges read
 
@@ -66,7 +66,7 @@ def read_dry_run(text: str) -> list[Job]:
         resources = pairs(lines.get("resources", ""))
         jobs.append(
             Job(
-                rule=re.match(r"(?:local)?rule (\w+):", block)[1],
+                rule=block.split(":", 1)[0].rpartition(" ")[2],
                 wildcards=pairs(lines.get("wildcards", "")),
                 threads=int(lines.get("threads", 1)),
                 resources={name: int(v) for name, v in resources.items() if v.isdigit()},
@@ -83,7 +83,7 @@ def _seconds(path: Path) -> list[float]:
 
 def read_benchmarks(folder: Path) -> dict[tuple[str, str], float]:
     """Median seconds by (rule, base) of the runs below `folder`/{rule}/{base}/."""
-    runs = {}
+    runs: dict[tuple[str, str], list[float]] = {}
     for path in sorted(Path(folder).glob("*/*/**/*.tsv")):
         rule, base = path.relative_to(folder).parts[:2]
         runs.setdefault((rule, base), []).extend(_seconds(path))
@@ -102,6 +102,11 @@ def spent(folder: Path, bases: Iterable[str]) -> dict[str, tuple[int, float]]:
             runs, total = found.get(rule, (0, 0.0))
             found[rule] = runs + len(seconds), total + sum(seconds)
     return found
+
+
+def _factorises(method: str) -> bool:
+    """Whether a method's time is that of singular vectors; mergekit's own methods may be."""
+    return method not in METHODS or METHODS[method].gpu
 
 
 def assumed_seconds(job: Job, gb: float, members: int, method: str, backend: str) -> float:
@@ -124,7 +129,7 @@ def assumed_seconds(job: Job, gb: float, members: int, method: str, backend: str
         case "update":
             return START + (members + 3) * gb / DISK
         case "merge" | "factorize_sum":
-            factorising = 0 if method in LINEAR else FACTORISING * gb
+            factorising = FACTORISING * gb if _factorises(method) else 0
             return START + (members + 2) * gb / DISK + factorising
         case "evaluate":
             suite = job.wildcards["suite"]
@@ -152,7 +157,7 @@ def estimate(
         backend: what scores the questions.
         measured: (rule, base) -> seconds, as `read_benchmarks` gives them.
     """
-    rows = {}
+    rows: dict[str, Row] = {}
     for job in jobs:
         row = rows.setdefault(job.rule, Row(job.rule))
         base, subset = job.wildcards.get("base", ""), job.wildcards.get("subset", "")
@@ -161,7 +166,7 @@ def estimate(
         row.measured += seconds is not None
         if seconds is None:
             count = len(members.get((base, subset), ()))
-            method = methods.get(job.wildcards.get("recipe"), "")
+            method = methods.get(job.wildcards.get("recipe", ""), "")
             seconds = assumed_seconds(job, gb.get(base, 0.0), count, method, backend)
         row.seconds += seconds
         row.gpu_hours += seconds * job.resources.get("gpu", 0) / 3600

@@ -3,8 +3,10 @@
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO, cast
 
 from wildmerge import WildmergeError
 
@@ -12,35 +14,38 @@ from wildmerge import WildmergeError
 class _Tee:
     """A stream that writes to a log and, while the job runs, to the terminal or Slurm's log."""
 
-    def __init__(self, *streams):
+    def __init__(self, *streams: TextIO) -> None:
         self.streams = streams
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         for stream in self.streams:
             stream.write(text)
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         for stream in self.streams:
             stream.flush()
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return False
 
 
 @contextmanager
-def job(log: str, what: str, threads: int | None = None):
+def job(log: str, what: str, threads: int | None = None) -> Iterator[None]:
     """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
 
-    log: path of the job's log, whose folder is made. what: the job in words, such as
-    "merge smollm2-135m/n02-01/ties", which begins the message. threads: CPU threads for torch,
-    where the job uses it. A WildmergeError is told as one paragraph and ends the process with code
-    1; anything else keeps its traceback, in the log and on standard error.
+    A WildmergeError is shown as one paragraph and ends the process with code 1; anything else keeps
+    its traceback, in the log and on standard error.
+
+    Args:
+        log: path of the job's log, whose folder is made.
+        what: the job in words, such as "merge smollm2-135m/n02-01/ties": the message begins so.
+        threads: CPU threads for torch, where the job uses it.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
         streams = sys.stdout, sys.stderr
-        sys.stdout = sys.stderr = _Tee(file, streams[1])
+        sys.stdout = sys.stderr = cast(TextIO, _Tee(file, streams[1]))
         try:
             if threads:
                 import torch

@@ -5,7 +5,7 @@ Everything here is pure and needs the standard library alone.
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 _TIME = re.compile(r"^ *\[(\w{3} \w{3} +\d+ [\d:]{8} \d{4})\]")
 _COUNT = re.compile(r"^(\w+) +(\d+)$")
@@ -32,6 +32,7 @@ class Rule:
 
     @property
     def done(self) -> int:
+        """How many have finished."""
         return len(self.seconds)
 
 
@@ -51,7 +52,7 @@ class Progress:
         its own has finished; as many run at a time as did on average.
         """
         spent = [s for rule in self.rules.values() for s in rule.seconds]
-        if not sum(spent) or not self.began or self.now <= self.began:
+        if not sum(spent) or not self.began or not self.now or self.now <= self.began:
             return None
         at_a_time = max(1.0, sum(spent) / (self.now - self.began).total_seconds())
         left = 0.0
@@ -63,8 +64,10 @@ class Progress:
 
 def read(text: str) -> Progress:
     """Read a log of Snakemake, as far as it goes."""
-    run, started = Progress(), {}
-    counting, named, error = False, None, False
+    run = Progress()
+    started: dict[str, datetime] = {}
+    counting, error = False, False
+    named: str | None = None
     for line in text.splitlines():
         if match := _TIME.match(line):
             run.now = datetime.strptime(match[1], "%a %b %d %H:%M:%S %Y")
@@ -82,7 +85,8 @@ def read(text: str) -> Progress:
             rule = run.rules.setdefault(named, Rule(named))
             (rule.failed if error else rule.running).add(match[1])
             (rule.running if error else rule.failed).discard(match[1])
-            started.setdefault(match[1], run.now)
+            if run.now:
+                started.setdefault(match[1], run.now)
             named = None
         elif match := _AGAIN.match(line):
             for rule in run.rules.values():
@@ -93,8 +97,9 @@ def read(text: str) -> Progress:
             rule = run.rules.setdefault(match[2], Rule(match[2]))
             rule.running.discard(match[1])
             rule.failed.discard(match[1])
-            began = started.get(match[1], run.now)
-            rule.seconds.append((run.now - began).total_seconds())
+            began = started.get(match[1])
+            spent = run.now - began if began and run.now else timedelta()
+            rule.seconds.append(spent.total_seconds())
         elif _ENDED.match(line):
             run.ended = True
     return run

@@ -1,7 +1,7 @@
-"""What is dear is made once for everybody: a store of outputs, shared by studies, clones, people.
+"""A store of costly outputs, made once and shared by studies, clones and people.
 
 An entry is named by the sha256 of all that decides its content: digests of the inputs, parameters,
-the source of this package. So nothing stale is ever found, and nothing needs removing.
+the source of the rooms of this package that make it. So an outdated entry is never used.
 """
 
 import fcntl
@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from wildmerge.files import atomic_file, atomic_folder, sha256_file, write_json
 
-HIDDEN = ".snakemake_timestamp"
+_HIDDEN = ".snakemake_timestamp"  # Snakemake's own mark in a folder
 
 
 def content(path: str | Path) -> str:
@@ -23,31 +24,33 @@ def content(path: str | Path) -> str:
     path = Path(path)
     if path.is_file():
         return sha256_file(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != HIDDEN)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name != _HIDDEN)
     lines = [f"{sha256_file(file)} {file.relative_to(path).as_posix()}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @cache
-def source() -> list[str]:
-    """The sha256 of each of this package's sources, and the versions of what does its work."""
-    sources = sorted(Path(__file__).parent.rglob("*.py"))
-    return [sha256_file(file) for file in sources] + [
+def source(rooms: tuple[str, ...]) -> list[str]:
+    """The sha256 of each source file of some rooms, and the versions of what does their work."""
+    package = Path(__file__).parents[1]
+    files = [file for room in rooms for file in sorted((package / room).rglob("*.py"))]
+    return [sha256_file(file) for file in files] + [
         f"{name} {version(name)}" for name in ("lm-eval", "safetensors", "torch", "transformers")
     ]
 
 
 def once(
     store: str | Path | None,
-    key: dict,
+    key: dict[str, Any],
     outputs: Iterable[str | Path],
-    make: Callable[[], None],
+    make: Callable[[], Any],
+    rooms: tuple[str, ...],
 ) -> None:
     """Take the outputs from the store, or make them and leave them there for others.
 
-    Who comes while another makes the same waits for it (a lock of the file system, which ends
-    with the process that holds it). Files are copied out of the store, so that they stay when it
-    goes; folders, which are large, become folders of links into it.
+    While one process makes an entry, others that need it wait (a lock of the file system, which
+    ends with the process that holds it). Files are copied out of the store, so that they stay when
+    it is removed; folders, which are large, become folders of links into it.
 
     Args:
         store: the folder shared by all; None to make the outputs and share nothing.
@@ -55,12 +58,13 @@ def once(
             `content`; JSON values.
         outputs: paths of the files and folders that `make` makes; their names differ.
         make: makes the outputs.
+        rooms: the parts of this package whose code decides the outputs, such as `evaluation`.
     """
     if store is None:
         make()
         return
-    outputs = [Path(output) for output in outputs]
-    key = key | {"package": source()}
+    targets = [Path(output) for output in outputs]
+    key = key | {"package": source(rooms)}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     entry = Path(store) / name[:2] / name
     entry.parent.mkdir(parents=True, exist_ok=True)
@@ -72,12 +76,14 @@ def once(
             make()
             with atomic_folder(entry) as part:
                 write_json(part / "key.json", key)
-                for output in outputs:
+                for target in targets:
                     # A folder is moved: two copies of a checkpoint would be one too many.
-                    put = shutil.move if output.is_dir() else shutil.copy
-                    put(output, part / output.name)
-        for output in outputs:
-            _take(entry / output.name, output)
+                    if target.is_dir():
+                        shutil.move(target, part / target.name)
+                    else:
+                        shutil.copy(target, part / target.name)
+        for target in targets:
+            _take(entry / target.name, target)
 
 
 def _take(kept: Path, output: Path) -> None:
@@ -91,6 +97,6 @@ def _take(kept: Path, output: Path) -> None:
             link = part / file.relative_to(kept)
             if file.is_dir():
                 link.mkdir(parents=True, exist_ok=True)
-            elif file.name != HIDDEN:
+            elif file.name != _HIDDEN:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(file.resolve())

@@ -5,6 +5,7 @@ Everything here is pure and needs the standard library alone.
 
 import hashlib
 import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import comb
 
@@ -33,10 +34,11 @@ class Evaluation:
 
     @property
     def is_merge(self) -> bool:
+        """Whether checkpoints were merged to make the model."""
         return self.recipe != IDENTITY
 
 
-def draws(members, n: int, count: int, seed: int) -> list[tuple[str, ...]]:
+def draws(members: Iterable[str], n: int, count: int, seed: int) -> list[tuple[str, ...]]:
     """Draw up to `count` distinct subsets of `n` members, uniformly, without a random generator.
 
     Try t ranks the members by sha256("seed/n/t/member") and takes the first n; a subset seen
@@ -46,15 +48,14 @@ def draws(members, n: int, count: int, seed: int) -> list[tuple[str, ...]]:
     """
     members = sorted(members)
     count = min(count, comb(len(members), n))
-    found = {}
-    for attempt in itertools.count():
-        if len(found) >= count:
-            return list(found)
-        ranked = sorted(
-            members,
-            key=lambda m: hashlib.sha256(f"{seed}/{n}/{attempt}/{m}".encode()).digest(),
-        )
-        found[tuple(sorted(ranked[:n]))] = None
+    subsets: dict[tuple[str, ...], None] = {}
+    attempts = itertools.count()
+    while len(subsets) < count:
+        attempt = next(attempts)
+        ranks = {m: hashlib.sha256(f"{seed}/{n}/{attempt}/{m}".encode()).digest() for m in members}
+        ranked = sorted(members, key=ranks.__getitem__)
+        subsets[tuple(sorted(ranked[:n]))] = None
+    return list(subsets)
 
 
 def sweep_name(recipe: str, changed: dict) -> str:
@@ -129,7 +130,9 @@ def pool(study: dict, models: list[dict], base: str, where: str) -> dict[str, di
     return found
 
 
-def subsets(study: dict, checkpoints: dict[str, dict], base: str, where: str):
+def subsets(
+    study: dict, checkpoints: dict[str, dict], base: str, where: str
+) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     """Yield (name, draw, members) of every subset of `checkpoints` that the study merges.
 
     A draw's name carries what differs from pool `wild` and seed 0, so that one name never
