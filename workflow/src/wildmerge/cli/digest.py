@@ -7,6 +7,8 @@ files have the same digest.
 import argparse
 from pathlib import Path
 
+from wildmerge import WildmergeError
+
 EXAMPLE = """\
   wildmerge digest results/studies/mine/kept/my-base/n02-01/ties
 """
@@ -22,5 +24,9 @@ def run(arguments: argparse.Namespace) -> int:
     from wildmerge.evaluation.evaluate import model_digest
 
     for folder in arguments.folders:
+        if not folder.is_dir():
+            raise WildmergeError(
+                f"A checkpoint folder was expected at {folder}, but there is none."
+            )
         print(f"{model_digest(folder)}  {folder}", flush=True)
     return 0

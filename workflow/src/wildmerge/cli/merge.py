@@ -5,6 +5,9 @@ OUT are mergekit's own options (`mergekit-yaml --help` lists them).
 """
 
 import argparse
+from pathlib import Path
+
+from wildmerge import WildmergeError
 
 EXAMPLE = """\
   wildmerge merge results/merges/my-base/n02-01/iso_c/mergekit.yaml merged --lazy-unpickle
@@ -20,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Let mergekit merge."""
+    if not Path(arguments.config).is_file():
+        raise WildmergeError(
+            f"A mergekit YAML was expected at {arguments.config}, but there is no such file. A "
+            "study writes one beside every merge: results/merges/.../mergekit.yaml."
+        )
     from mergekit.scripts.run_yaml import main
 
     from wildmerge.merging import bridge

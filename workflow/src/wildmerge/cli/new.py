@@ -131,8 +131,9 @@ def skeleton(schema: dict[str, Any], values: dict[str, Any]) -> str:
         about = " ".join(meaning["description"].split())
         lines += textwrap.wrap(about, 98, initial_indent="# ", subsequent_indent="# ")
         value = values.get(key, empty[meaning["type"]])
-        text = yaml.safe_dump({key: value}, default_flow_style=None, width=1000).strip()
-        lines += [text if key in values else f"# {text}", ""]
+        text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+        line = f"{key}: " + text.replace("\n...", "").strip()
+        lines += [line if key in values else f"# {line}", ""]
     return "\n".join(lines)
 
 
