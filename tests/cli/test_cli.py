@@ -7,18 +7,10 @@ import textwrap
 
 import pytest
 import yaml
-from project import ROOT, counts
+from project import ROOT, counts, wildmerge
 from wildmerge.cli.main import COMMANDS, main
 from wildmerge.home import config_folder, home, search_path
 from wildmerge.study.sheets import read_yaml, validate
-
-
-def wildmerge(*arguments, cwd, code=0) -> subprocess.CompletedProcess:
-    """Run the command in a process of its own; on an unexpected exit code show what it printed."""
-    command = [sys.executable, "-m", "wildmerge", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == code, f"{done.returncode}:\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def dry_run(study, cwd) -> dict[str, int]:

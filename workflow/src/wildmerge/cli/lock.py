@@ -21,17 +21,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Bring the lock in config/ up to date; 1 if a repository could not be locked."""
-    from wildmerge.files import write_json
-    from wildmerge.sources.lock import NAME, is_hub, read_lock, resolve
-    from wildmerge.study.sheets import read_models, read_yaml
-
+    """Bring the lock in config/ up to date."""
     config = Path("config")
     if not config.is_dir():
         raise WildmergeError(
             f"A folder config/ was expected in {Path.cwd()}, but there is none. Go to the "
             "project's folder, or make one: `wildmerge new project FOLDER`."
         )
+    return update(config)
+
+
+def update(config: Path) -> int:
+    """Lock what models.tsv in `config` names; 1 if a repository could not be locked, else 0."""
+    from wildmerge.files import write_json
+    from wildmerge.sources.lock import NAME, is_hub, read_lock, resolve
+    from wildmerge.study.sheets import read_models, read_yaml
+
     schema = read_yaml(home() / "workflow/schemas/models.schema.yaml")
     rows = read_models(config / "models.tsv", schema)
     lock, failed = resolve(rows, read_lock(config / NAME))
