@@ -8,19 +8,32 @@ STUDY ?= wild
 MODEL ?= resources/checkpoints/smollm2-135m/base
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo plan watch lock preflight dag test test-slow test-slurm bench-eval bench-merge lint clean
+.PHONY: help env pins demo plan watch lock preflight dag test test-slow test-slurm bench-eval bench-merge lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-env: $(VENV)/.complete ## create .venv from requirements.lock
+env: $(VENV)/.complete ## create .venv: the packages of requirements.lock, and this one as it stands here
 
-$(VENV)/.complete: requirements.lock
+$(VENV)/.complete: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer was expected, found $$($(PYTHON) --version). Name one: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+pins: env ## write requirements.lock and envs/wildmerge.yaml from pyproject.toml: make pins [UPGRADE="ruff torch"]
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-annotate --quiet \
+	  --custom-compile-command 'make pins [UPGRADE="names of packages"]' \
+	  $(addprefix --upgrade-package ,$(UPGRADE)) --output-file requirements.lock
+	{ echo "# For snakemake --sdm conda: the pins of requirements.lock, written by make pins."; \
+	  echo "channels: [conda-forge, nodefaults]"; \
+	  echo "dependencies:"; \
+	  echo "  - python=3.11"; \
+	  echo "  - pip"; \
+	  echo "  - pip:"; \
+	  sed -n 's/^[^#]/      - &/p' requirements.lock; } > envs/wildmerge.yaml
 
 demo: env ## the whole study in small: real model, real questions, no GPU
 	$(SNAKEMAKE) demo
@@ -30,16 +43,16 @@ demo: env ## the whole study in small: real model, real questions, no GPU
 	@echo "Report: results/studies/demo/report.html"
 
 plan: env ## what a study costs before it runs: make plan STUDY=wild
-	@PYTHONPATH=workflow/src $(BIN)/python workflow/scripts/cost_plan.py $(STUDY)
+	@$(BIN)/wildmerge plan $(STUDY)
 
 watch: env ## how far the run in this folder is: done, running, failed, time left
-	@PYTHONPATH=workflow/src $(BIN)/python workflow/scripts/watch.py
+	@$(BIN)/wildmerge watch
 
 lock: env ## pin every repository of config/models.tsv to its commit
-	PYTHONPATH=workflow/src $(BIN)/python workflow/scripts/lock.py
+	$(BIN)/wildmerge lock
 
 preflight: env ## check a study's checkpoints on the hub from their headers: make preflight STUDY=wild
-	$(SNAKEMAKE) --force results/studies/$(STUDY)/preflight.json
+	$(BIN)/wildmerge preflight $(STUDY)
 
 dag: env ## draw the rules again (docs/rulegraph.svg; needs graphviz)
 	$(BIN)/snakemake wild --rulegraph --quiet all | dot -Grankdir=LR -Tsvg -o docs/rulegraph.svg
@@ -59,11 +72,12 @@ bench-eval: env ## evaluation against lm-eval's hf backend: make bench-eval [MOD
 bench-merge: env ## merging against mergekit and plain equations
 	$(BIN)/python tests/benchmarks/bench_merge.py
 
-lint: env ## style of code and workflow
+lint: env ## style of code and workflow, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+	$(BIN)/mypy
 
 clean: ## remove what was made (results, checkpoints, logs), keep the environment
 	rm -rf results/* resources logs benchmarks .snakemake

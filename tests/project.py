@@ -70,10 +70,12 @@ class Project:
         file.write_text(text, encoding="utf-8")
 
 
-def run_script(name: str, *arguments, cwd: Path) -> subprocess.CompletedProcess:
-    """Run one of workflow/scripts/ by itself, as the Makefile does, in a working folder."""
-    command = [sys.executable, ROOT / "workflow/scripts" / name, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+def wildmerge(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess:
+    """Run the command `wildmerge` in a folder; on another exit code show what it printed."""
+    command = [sys.executable, "-m", "wildmerge", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == code, f"exit {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done
 
 
 def counts(text: str) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """What a study will cost, from a dry run."""
 
 import pytest
-from project import run_script
+from project import wildmerge
 from wildmerge.run import cost
 
 DRY_RUN = """\
@@ -81,13 +81,11 @@ def test_the_plan_says_what_is_measured_and_what_assumed():
 
 
 def test_make_plan_prints_a_whole_study(tmp_path):
-    done = run_script("cost_plan.py", "diagnostics", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = wildmerge("plan", "diagnostics", cwd=tmp_path)
     assert "similarity" in done.stdout
     assert "Peak disk" in done.stdout
 
 
 def test_an_unknown_study_is_said(tmp_path):
-    done = run_script("cost_plan.py", "nosuch", cwd=tmp_path)
-    assert done.returncode == 1
+    done = wildmerge("plan", "nosuch", cwd=tmp_path, code=1)
     assert "dry run of nosuch" in done.stderr

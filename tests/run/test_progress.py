@@ -1,7 +1,7 @@
 """How far a run is, read from Snakemake's own logs."""
 
 import pytest
-from project import run_script
+from project import wildmerge
 from wildmerge.run.progress import duration, read
 
 LOG = """\
@@ -77,14 +77,12 @@ def test_durations_are_said_as_people_do(seconds, said):
 
 
 def test_a_finished_study_is_shown_without_a_terminal(finished):
-    done = run_script("watch.py", cwd=finished.folder)
-    assert done.returncode == 0, done.stderr
+    done = wildmerge("watch", cwd=finished.folder)
     assert "jobs done, 0 failed" in done.stdout
 
 
 def test_without_a_run_it_says_so(tmp_path):
-    done = run_script("watch.py", cwd=tmp_path)
-    assert done.returncode == 1
+    done = wildmerge("watch", cwd=tmp_path, code=1)
     assert "none was found" in done.stderr
 
 

@@ -4,11 +4,11 @@ import csv
 import json
 
 import hub as hubs
-import lock as lock_script
 import numpy as np
 import pico
 import pytest
 from project import EXPERTS, ROOT, STUDY, make_project, models_sheet
+from wildmerge.cli import lock as lock_command
 
 pytestmark = pytest.mark.slow
 
@@ -68,10 +68,10 @@ def test_from_preflight_to_gate(hub_project, server, pico_family, monkeypatch):
     said = done.stdout + done.stderr
     assert done.returncode and "found none for pico/base, pico/bob" in said and "make lock" in said
     assert not (hub_project.folder / "logs/download").exists()
-    assert lock_script.main(hub_project.folder / "config") == 1
+    assert lock_command.update(hub_project.folder / "config") == 1
     dan = pico_family[1]["dan"]
     server.repositories["who/dan"] = hubs.Repository(hubs.from_folder(dan))
-    assert lock_script.main(hub_project.folder / "config") == 0
+    assert lock_command.update(hub_project.folder / "config") == 0
 
     checkpoints = "results/studies/pico/checkpoints.csv"
     done = hub_project.snakemake("--keep-going", checkpoints, check=False)
@@ -96,7 +96,7 @@ def test_the_projects_own_sheet_is_locked_row_by_row(server, tmp_path):
     files = hubs.from_folder(pico.qwen3(tmp_path / "pico"))
     for name in ("Qwen/Qwen3-4B", "Menlo/Jan-nano"):
         server.repositories[name] = hubs.Repository(files)
-    assert lock_script.main(tmp_path) == 1
+    assert lock_command.update(tmp_path) == 1
     assert list(json.loads((tmp_path / "models.lock.json").read_text())) == [
         "Menlo/Jan-nano",
         "Qwen/Qwen3-4B",

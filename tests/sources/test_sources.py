@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import hub as hubs
-import lock as lock_script
 import pico
 import pytest
 import torch
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
 from wildmerge.checkpoints.compatibility import EMBEDDING, HEAD
 from wildmerge.checkpoints.verdict import measure
+from wildmerge.cli import lock as lock_command
 from wildmerge.sources import hub_client as hub
 from wildmerge.sources.fetch import fetch
 from wildmerge.sources.lock import apply_lock, license_of, locked_files, read_lock, resolve
@@ -871,13 +871,13 @@ def test_the_command_make_lock(wild, tmp_path, capsys):
         {"base": "pico", "model": "gone", "repo": "who/gone", "pool": "wild"},
     ]
     (tmp_path / "models.tsv").write_text(models_sheet(rows))
-    assert lock_script.main(tmp_path) == 1
+    assert lock_command.update(tmp_path) == 1
     said = capsys.readouterr()
     assert "2 of 3 repositories" in said.out and "Not locked: pico/gone" in said.err
     found = read_lock(tmp_path / "models.lock.json")
     assert found["who/it"]["revision"] == it.commit
     (tmp_path / "models.tsv").write_text(models_sheet(rows[:2]))
-    assert lock_script.main(tmp_path) == 0
+    assert lock_command.update(tmp_path) == 0
     assert read_lock(tmp_path / "models.lock.json") == {n: found[n] for n in sorted(found)}
 
 

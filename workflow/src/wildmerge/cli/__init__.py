@@ -1,0 +1,1 @@
+"""The command `wildmerge`: one module a subcommand, nothing heavy imported before it runs."""

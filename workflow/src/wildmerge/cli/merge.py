@@ -1,0 +1,37 @@
+"""Merge by a mergekit YAML, with this project's methods registered.
+
+A study leaves such a file beside every merge, which repeats it without Snakemake. What stands after
+OUT are mergekit's own options (`mergekit-yaml --help` lists them).
+"""
+
+import argparse
+from pathlib import Path
+
+from wildmerge import WildmergeError
+
+EXAMPLE = """\
+  wildmerge merge results/merges/my-base/n02-01/iso_c/mergekit.yaml merged --lazy-unpickle
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The file, the folder, and whatever mergekit takes."""
+    parser.add_argument("config", metavar="mergekit.yaml", help="what to merge, and how")
+    parser.add_argument("out", metavar="OUT", help="folder for the merged checkpoint")
+    parser.add_argument("options", metavar="...", nargs=argparse.REMAINDER, help="for mergekit")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Let mergekit merge."""
+    if not Path(arguments.config).is_file():
+        raise WildmergeError(
+            f"A mergekit YAML was expected at {arguments.config}, but there is no such file. A "
+            "study writes one beside every merge: results/merges/.../mergekit.yaml."
+        )
+    from mergekit.scripts.run_yaml import main
+
+    from wildmerge.merging import bridge
+
+    bridge.register()
+    main([arguments.config, arguments.out, *arguments.options], "wildmerge merge")
+    return 0
