@@ -6,7 +6,7 @@ import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
-from wildmerge import WildmergeError
+from wildmerge import WildmergeError, use_huge_pages
 
 
 class _Tee:
@@ -37,6 +37,7 @@ def job(log: str, what: str, threads: int | None = None):
     where the job uses it. A WildmergeError is told as one paragraph and ends the process with code
     1; anything else keeps its traceback, in the log and on standard error.
     """
+    use_huge_pages()
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
         streams = sys.stdout, sys.stderr
