@@ -49,7 +49,8 @@ import yaml  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from wildmerge.evaluation import suites  # noqa: E402
 from wildmerge.evaluation.evaluate import _requests  # noqa: E402
-from wildmerge.evaluation.shared_prefix import SharedPrefixLM, Tree  # noqa: E402
+from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM  # noqa: E402
+from wildmerge.evaluation.shared_prefix.tree import Tree  # noqa: E402
 
 # Whole tasks, SmolLM2's tokenizer: tokens that hf runs without padding, distinct prefix tokens.
 WHOLE = {
@@ -251,19 +252,20 @@ def overhead(args, prompts: Path, suite: Path) -> None:
 import sys, time
 start = time.process_time()
 sys.path[:0] = [{str(ROOT / "workflow/src")!r}]
-from wildmerge.prompts import offline
+from wildmerge.evaluation.prompts import offline
 offline()
 import pyarrow.parquet as pq, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from wildmerge import evaluation, prompts, shared_prefix
+from wildmerge.evaluation import evaluate as evaluation, prompts
+from wildmerge.evaluation.shared_prefix import backend, tree
 imported = time.process_time()
 lm = evaluation.load("shared-prefix", {str(args.model)!r}, "bfloat16", None, 16, "cpu")
 loaded = time.process_time()
-evaluation.tokenizer_digest(lm.tokenizer)
+prompts.tokenizer_digest(lm.tokenizer)
 files = sorted(Path({str(prompts)!r}).glob("*.parquet"))
 read = lambda file: evaluation._requests(pq.ParquetFile(file).read(), False)
-shared_prefix.Tree.build([row[1:] for row in read(files[0])], 2048)
+tree.Tree.build([row[1:] for row in read(files[0])], 2048)
 ready = time.process_time()
 for file in files:
     read(file)

@@ -31,8 +31,11 @@ sys.path[:0] = [str(ROOT / "workflow/src"), str(ROOT / "tests")]
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from wildmerge.merging import factors  # noqa: E402
+from wildmerge import use_huge_pages  # noqa: E402
 from wildmerge.merging import merge as merging  # noqa: E402
+from wildmerge.merging.precompute import write_update  # noqa: E402
+from wildmerge.merging.recipe_yaml import mergekit_yaml  # noqa: E402
+from wildmerge.merging.shared import SharedUpdate  # noqa: E402
 from wildmerge.methods import is_projection, iso_c, subspace_boosting, tsv_m  # noqa: E402
 from wildmerge.tensors import spectral  # noqa: E402
 from wildmerge.tensors.weights import Weights  # noqa: E402
@@ -139,7 +142,7 @@ def table(title: str, rows: list[dict]) -> None:
 
 def whole_process(command, **environment) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak memory in GB of a child process."""
-    # What importing this package sets is not for others.
+    # What `main` sets for our merges is not for others.
     own = {key: value for key, value in os.environ.items() if key != "THP_MEM_ALLOC_ENABLE"}
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -167,7 +170,9 @@ def whole_process(command, **environment) -> tuple[float, float, float]:
 OURS = """
 import json, sys
 from pathlib import Path
-from wildmerge.merging import merge
+from wildmerge import use_huge_pages
+from wildmerge.merging.merge import merge
+use_huge_pages()
 job = json.loads(sys.argv[1])
 summary = merge(Path(job["base"]), {k: Path(v) for k, v in job["experts"].items()}, job["recipe"],
                 Path(job["output"]))
@@ -209,9 +214,7 @@ def linear(folder: Path, model: str, methods: list[str], repeats: int) -> None:
     rows = []
     for name in methods:
         theirs, ours, inner, copies = [], [], [], []
-        text = merging.mergekit_yaml(
-            RECIPES[name], paths | {"base": str(base)}, list(paths), "bfloat16"
-        )
+        text = mergekit_yaml(RECIPES[name], paths | {"base": str(base)}, list(paths), "bfloat16")
         (folder / "mergekit.yaml").write_text(text)
         command = [Path(sys.executable).with_name("mergekit-yaml"), folder / "mergekit.yaml"]
         for _ in range(repeats):
@@ -269,10 +272,10 @@ def sweep(folder: Path, model: str, repeats: int) -> None:
         for _ in range(repeats):
             alone = [merging.merge(base, experts, p, folder / "alone") for p in points]
             members = list(experts.values())
-            seconds, _ = timed(factors.write_update, base, members, recipe, folder / "update", {})
-            update = [factors.Factors(folder / "update") for _ in points]
+            seconds, _ = timed(write_update, base, members, recipe, folder / "update", {})
+            update = [SharedUpdate(folder / "update") for _ in points]
             shared = [
-                merging.merge(base, experts, p, folder / "shared", unscaled=u)
+                merging.merge(base, experts, p, folder / "shared", shared=u)
                 for p, u in zip(points, update, strict=True)
             ]
             assert [s["output_digest"] for s in alone] == [s["output_digest"] for s in shared]
@@ -498,6 +501,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
+    use_huge_pages()
     torch.set_num_threads(os.cpu_count())
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="bench-merge-"))
     try:

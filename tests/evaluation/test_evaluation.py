@@ -15,12 +15,13 @@ import pytest
 import torch
 import transformers
 from lm_eval.api.metrics import pooled_sample_stderr, sample_stddev
-from test_suites import ROOT, wheel
+from test_suites import wheel
 from wildmerge import WildmergeError
 from wildmerge.evaluation import evaluate as evaluation
 from wildmerge.evaluation import prompts, suites
-from wildmerge.evaluation.evaluate import ITEMS, evaluate
-from wildmerge.evaluation.shared_prefix import SharedPrefixLM
+from wildmerge.evaluation.evaluate import evaluate
+from wildmerge.evaluation.outcomes import COMPARED_OUTCOMES, OUTCOMES, correct
+from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM
 from wildmerge.files import read_json, write_json
 
 # What a score file holds besides base, subset, recipe, suite and members.
@@ -101,7 +102,9 @@ def test_scores_and_items(home, scored):
         )
         assert entry["tokens_distinct"] == entry["tokens_run"] < entry["tokens_asked"]
         assert entry["tokens_distinct"] == sizes[task]
-    assert items.schema == ITEMS
+    assert items.schema == OUTCOMES
+    # What is compared is a part of it, by the same names.
+    assert items.select(COMPARED_OUTCOMES.names).cast(COMPARED_OUTCOMES).num_rows == len(items)
     rows = items.to_pylist()
     assert Counter(row["member"] for row in rows) == {
         "piqa": 24,
@@ -139,19 +142,18 @@ def test_both_backends_agree_on_every_question(home, scored):
         assert np.allclose(one["loglikelihoods"], other["loglikelihoods"], atol=1e-4)
 
 
-def command_line(home, model, folder, module="lm_eval"):
+def command_line(home, model, folder, *start):
     """Accuracies and samples of lm-eval's own command line on the suite's task files."""
     leaves = ["piqa", "commonsense_qa", "mmlu_virology", "mmlu_anatomy"]
     # fmt: off
     command = [
-        sys.executable, "-m", module, "run", "--model", model, "--tasks", *leaves,
+        sys.executable, *(start or ("-m", "lm_eval")), "run", "--model", model, "--tasks", *leaves,
         "--model_args", f"pretrained={home / 'model'},dtype=float32", "--device", "cpu",
         "--batch_size", "4", "--include_path", str(home / "suite/tasks"), "--log_samples",
         "--output_path", str(folder),
     ]
     # fmt: on
     env = os.environ | {
-        "PYTHONPATH": str(ROOT / "workflow/scripts"),
         "HF_HOME": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
@@ -188,7 +190,11 @@ def test_like_lm_evals_command_line(home, scored, tmp_path):
 
 @pytest.mark.slow
 def test_the_backend_on_lm_evals_command_line(home, scored, tmp_path):
-    found = command_line(home, "shared-prefix", tmp_path, "wildmerge.shared_prefix")
+    code = (
+        "import sys; from wildmerge.evaluation.shared_prefix.backend import lm_eval_command_line; "
+        "lm_eval_command_line(sys.argv[1:])"
+    )
+    found = command_line(home, "shared-prefix", tmp_path, "-c", code)
     assert_like_the_command_line(scored, *found)
 
 
@@ -197,9 +203,9 @@ def test_the_backend_on_lm_evals_command_line(home, scored, tmp_path):
 )
 def test_correct_by_hand(metric, expected):
     # Choice 1 is likelier; by character (-8/8, -6/2, -9/3), choice 0 is.
-    found = [prompts.correct(metric, [-8.0, -6.0, -9.0], [8, 2, 3], target) for target in range(3)]
+    found = [correct(metric, [-8.0, -6.0, -9.0], [8, 2, 3], target) for target in range(3)]
     assert found == expected
-    assert prompts.correct(metric, [-2.0, -2.0], [4, 4], 0) == 1.0
+    assert correct(metric, [-2.0, -2.0], [4, 4], 0) == 1.0
 
 
 def test_a_task_scored_otherwise_is_refused(home, tmp_path, monkeypatch):

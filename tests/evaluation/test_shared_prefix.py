@@ -10,8 +10,9 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
-from wildmerge.evaluation import shared_prefix
-from wildmerge.evaluation.shared_prefix import TILE, SharedPrefixLM, Tree
+from wildmerge.evaluation.shared_prefix.attention import Pass
+from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM, register
+from wildmerge.evaluation.shared_prefix.tree import TILE, Tree
 
 SIZES = {
     "vocab_size": 257,
@@ -114,9 +115,9 @@ def test_what_cannot_be_packed_runs_as_hf(tmp_path, kind, caplog):
 
 def test_the_trial_notices_a_wrong_pattern(tmp_path, monkeypatch):
     # As if a layer hid from its attention function that it has a window.
-    kept = shared_prefix._Pass.attend
+    kept = Pass.attend
     monkeypatch.setattr(
-        shared_prefix._Pass,
+        Pass,
         "attend",
         lambda self, *args: kept(self, *args[:5], 24, *args[6:]),
     )
@@ -220,6 +221,8 @@ def test_out_of_memory_backs_off(tmp_path, monkeypatch):
 def test_through_lm_eval(tmp_path):
     # Strings, an empty context, trailing spaces; rolling and generation are inherited.
     ours, theirs = backends(build(tmp_path, "llama"))
+    register()
+    register()  # a second time changes nothing
     assert get_model("shared-prefix") is SharedPrefixLM
 
     def ask(kind, *rows):

@@ -19,9 +19,12 @@ from project import ROOT
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
 from wildmerge.merging import merge as merging
+from wildmerge.merging import strategies
+from wildmerge.merging.recipe_yaml import mergekit_yaml
 from wildmerge.methods import is_projection
-from wildmerge.tensors import chunks, weights
-from wildmerge.tensors.weights import Digest, LazyTensor, Weights
+from wildmerge.tensors import chunks, writer
+from wildmerge.tensors.digest import Digest, folder_digest
+from wildmerge.tensors.weights import LazyTensor, Weights
 
 SHEET = yaml.safe_load((ROOT / "config/recipes.yaml").read_text())
 SHEET = {name: recipe | {"name": name} for name, recipe in SHEET.items()}
@@ -135,7 +138,7 @@ def test_an_untied_head_is_merged_like_any_tensor(make, tmp_path):
 def test_shards_hold_the_same_as_one_file(family, tmp_path, monkeypatch):
     base, experts = family
     whole = merging.merge(base, experts, TA, tmp_path / "whole")
-    monkeypatch.setattr(weights, "SHARD_BYTES", 20_000)
+    monkeypatch.setattr(writer, "SHARD_BYTES", 20_000)
     sharded = merging.merge(base, experts, TA, tmp_path / "sharded")
     assert len(list((tmp_path / "sharded").glob("model-*-of-*.safetensors"))) > 2
     assert sharded["output_digest"] == whole["output_digest"]
@@ -210,7 +213,7 @@ def test_reading_by_slices_changes_no_bit(family, tmp_path, monkeypatch, name):
     twice = {"ties", "ties_sb"}
     assert (("model.embed_tokens.weight", 3000) in taken) == (name not in twice)
     assert (("model.layers.0.mlp.up_proj.weight", 1000) in taken) == (name not in twice)
-    monkeypatch.setattr(merging._Update, "reads_once", lambda *_: False)
+    monkeypatch.setattr(strategies.Direct, "reads_slices", lambda *_: False)
     whole = merging.merge(base, experts, RECIPES[name], tmp_path / "whole")
     assert lazy["output_digest"] == whole["output_digest"]
     assert lazy["bytes_read"] == whole["bytes_read"]
@@ -289,7 +292,7 @@ def test_the_yaml_repeats_the_merge(recipe, tmp_path):
         f"e{i}": pico.expert(floats, tmp_path / f"e{i}", seed=i, scale=100) for i in range(3)
     }
     references = {name: str(path) for name, path in experts.items()} | {"base": str(floats)}
-    text = merging.mergekit_yaml(recipe, references, list(experts), "float32")
+    text = mergekit_yaml(recipe, references, list(experts), "float32")
     merging.merge(floats, experts, recipe, tmp_path / "ours", dtype="float32")
     mergekit.merge.run_merge(
         mergekit.config.MergeConfiguration.model_validate(yaml.safe_load(text)),
@@ -308,26 +311,22 @@ def test_the_command_by_hand(family, tmp_path):
     recipe = RECIPES["iso_c"]
     summary = merging.merge(base, experts, recipe, tmp_path / "ours")
     references = {name: str(path) for name, path in experts.items()} | {"base": str(base)}
-    text = merging.mergekit_yaml(recipe, references, list(experts), "bfloat16")
-    assert "python -m wildmerge.merging" in text
+    text = mergekit_yaml(recipe, references, list(experts), "bfloat16")
+    assert text.startswith("# By hand: wildmerge merge mergekit.yaml OUT\n")
     (tmp_path / "mergekit.yaml").write_text(text)
+    by_hand = "import sys; from wildmerge.merging.recipe_yaml import merge_by_yaml as merge; "
     subprocess.run(
-        [sys.executable, "-m", "wildmerge.merging", "mergekit.yaml", "theirs", "--quiet"],
+        [sys.executable, "-c", f"{by_hand}merge(sys.argv[1:])", "mergekit.yaml", "theirs"],
         cwd=tmp_path,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
         check=True,
         capture_output=True,
     )
-    digest = Digest()
-    for name, tensor in tensors(tmp_path / "theirs").items():
-        digest.add(name, tensor)
-    assert digest.hexdigest() == summary["output_digest"]
+    assert folder_digest(tmp_path / "theirs") == summary["output_digest"]
 
 
 def test_the_yaml_names_repo_and_revision():
-    text = merging.mergekit_yaml(
-        RECIPES["ties"], {"base": "a/b@0123", "x": "c/d@4567"}, ["x"], "float16"
-    )
+    text = mergekit_yaml(RECIPES["ties"], {"base": "a/b@0123", "x": "c/d@4567"}, ["x"], "float16")
     config = yaml.safe_load(text)
     assert config["base_model"] == "a/b@0123"
     assert config["models"] == [{"model": "c/d@4567"}]
@@ -338,7 +337,17 @@ def test_the_yaml_names_repo_and_revision():
         "lambda": 0.1,
     }
     assert (config["dtype"], config["out_dtype"]) == ("float32", "float16")
-    assert "# By hand: mergekit-yaml" in text
+    assert text.startswith("# By hand: mergekit-yaml mergekit.yaml OUT\nmerge_method: ties\n")
+    # What was converted is a folder here: the YAML says of what.
+    made = mergekit_yaml(
+        RECIPES["ties"],
+        {"base": "a/b@0123", "x": "checkpoints/x"},
+        ["x"],
+        "float16",
+        {"base": "a/b@0123", "x": "c/d@4567"},
+    )
+    assert made.splitlines()[1] == "# checkpoints/x is c/d@4567"
+    assert "a/b@0123 is" not in made
 
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -435,13 +444,13 @@ def test_truncated_shard(own, tmp_path):
 def test_a_file_that_breaks_while_it_is_read(own, tmp_path, monkeypatch):
     base, experts = own
     path = experts["e2"] / "model.safetensors"
-    check = merging._check_shapes
+    check = merging.check_shapes
 
     def then_truncate(*arguments):
         check(*arguments)
         os.truncate(path, 30_000)
 
-    monkeypatch.setattr(merging, "_check_shapes", then_truncate)
+    monkeypatch.setattr(merging, "check_shapes", then_truncate)
     refused(f"Tensor .* could not be read from {path}", base, experts, TA, tmp_path / "out")
 
 
@@ -524,7 +533,4 @@ def test_an_earlier_merge_stays_until_the_new_one_is_whole(own, tmp_path):
     change(experts["e1"], lambda content: content["model.norm.weight"].fill_(float("nan")))
     with pytest.raises(WildmergeError):
         merging.merge(base, experts, TA, tmp_path / "out")
-    digest = Digest()
-    for name, tensor in tensors(tmp_path / "out").items():
-        digest.add(name, tensor)
-    assert digest.hexdigest() == before["output_digest"]
+    assert folder_digest(tmp_path / "out") == before["output_digest"]

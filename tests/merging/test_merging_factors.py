@@ -9,9 +9,11 @@ import torch
 from project import ROOT
 from test_merging import RECIPES, tensors
 from wildmerge import WildmergeError
-from wildmerge.merging import factors
 from wildmerge.merging import merge as merging
+from wildmerge.merging import precompute, shared, strategies
+from wildmerge.merging.shared import ExpertFactors, SharedUpdate, SumFactors
 from wildmerge.methods import METHODS
+from wildmerge.tensors.weights import Weights
 
 DIGESTS = {"base": "b", "e0": "0"}
 SHARING = ["iso_c", "task_arithmetic_sb"]
@@ -30,8 +32,8 @@ def of_experts(family, tmp_path_factory):
     base, experts = family
     folder = tmp_path_factory.mktemp("factors")
     for name, path in experts.items():
-        factors.factorize_expert(base, path, folder / name, DIGESTS)
-    return {name: factors.Factors(folder / name) for name in experts}
+        precompute.factorize_expert(base, path, folder / name, DIGESTS)
+    return {name: ExpertFactors(folder / name) for name in experts}
 
 
 def apart(base, one, other):
@@ -55,7 +57,7 @@ def test_tsv_m_from_the_experts_factors(n, family, of_experts, tmp_path):
         recipe,
         tmp_path / "shared",
         dtype="float32",
-        factors=[of_experts[name] for name in members],
+        shared=[of_experts[name] for name in members],
     )
     assert apart(base, tmp_path / "plain", tmp_path / "shared") < 1e-5
 
@@ -66,18 +68,18 @@ def test_sums_from_one_factorisation(recipe, combine, family, tmp_path):
     base, experts = family
     recipe = RECIPES[recipe]
     recipe = recipe | {"parameters": recipe["parameters"] | {"combine": combine, "lambda": -0.7}}
-    factors.factorize_sum(base, list(experts.values()), tmp_path / "sum", DIGESTS)
+    precompute.factorize_sum(base, list(experts.values()), tmp_path / "sum", DIGESTS)
     plain = merging.merge(base, experts, recipe, tmp_path / "plain", dtype="float32")
-    shared = merging.merge(
+    with_shared = merging.merge(
         base,
         experts,
         recipe,
         tmp_path / "shared",
         dtype="float32",
-        factors=[factors.Factors(tmp_path / "sum", DIGESTS)],
+        shared=SumFactors(tmp_path / "sum", DIGESTS),
     )
     assert apart(base, tmp_path / "plain", tmp_path / "shared") < 1e-5
-    assert shared["norm"] == pytest.approx(plain["norm"], rel=1e-5)
+    assert with_shared["norm"] == pytest.approx(plain["norm"], rel=1e-5)
 
 
 def test_experts_of_low_rank_keep_their_rank(tmp_path):
@@ -87,42 +89,42 @@ def test_experts_of_low_rank_keep_their_rank(tmp_path):
 
     name = "model.layers.0.mlp.up_proj.weight"
     change(expert, lambda content: content[name][:2].add_(torch.randn(2, 32)))
-    factors.factorize_expert(base, expert, tmp_path / "factors", DIGESTS)
-    found = factors.Factors(tmp_path / "factors")
+    precompute.factorize_expert(base, expert, tmp_path / "factors", DIGESTS)
+    found = ExpertFactors(tmp_path / "factors")
     with pytest.warns(UserWarning, match="rank 2 of 32, the 30 null directions"):
         values, vectors = found.leading(name, 16)
     assert values.shape == (2,)
     assert vectors.shape == (2, 32)
-    shared = merging.merge(
+    with_shared = merging.merge(
         base,
         {"e": expert, "f": expert},
         RECIPES["tsv_m"],
         tmp_path / "out",
         dtype="float32",
-        factors=[found, found],
+        shared=[found, found],
     )
-    assert any(f"{name}: rank 2" in warning for warning in shared["warnings"])
+    assert any(f"{name}: rank 2" in warning for warning in with_shared["warnings"])
 
 
 def test_factors_of_other_weights_are_refused(of_experts):
     folder = of_experts["e0"].weights.folder
-    assert factors.Factors(folder, DIGESTS)
+    assert ExpertFactors(folder, DIGESTS)
     with pytest.raises(WildmergeError, match="should have been made from weights with the digests"):
-        factors.Factors(folder, DIGESTS | {"e0": "1"})
+        ExpertFactors(folder, DIGESTS | {"e0": "1"})
 
 
 def test_factors_read_less(family, of_experts, tmp_path):
     base, experts = family
-    factors.factorize_sum(base, list(experts.values()), tmp_path / "sum", DIGESTS)
+    precompute.factorize_sum(base, list(experts.values()), tmp_path / "sum", DIGESTS)
     plain = merging.merge(base, experts, RECIPES["iso_c"], tmp_path / "plain")
-    shared = merging.merge(
+    with_shared = merging.merge(
         base,
         experts,
         RECIPES["iso_c"],
         tmp_path / "shared",
-        factors=[factors.Factors(tmp_path / "sum")],
+        shared=SumFactors(tmp_path / "sum"),
     )
-    assert shared["bytes_read"] < plain["bytes_read"]
+    assert with_shared["bytes_read"] < plain["bytes_read"]
 
 
 @pytest.mark.parametrize("recipe", ["task_arithmetic", "ties"])
@@ -133,30 +135,69 @@ def test_points_of_a_sweep_share_an_update(recipe, combine, scale, family, tmp_p
     first = recipe | {"parameters": recipe["parameters"] | {"combine": combine}}
     point = recipe | {"parameters": first["parameters"] | {"lambda": scale}}
     update = tmp_path / "unscaled"
-    factors.write_update(base, list(experts.values()), first, update, DIGESTS)
+    precompute.write_update(base, list(experts.values()), first, update, DIGESTS)
     plain = merging.merge(base, experts, point, tmp_path / "plain", dtype="float32")
-    told = DIGESTS | {factors.UPDATE: factors.unscaled(point, len(experts))}
-    unscaled = factors.Factors(update, told)
-    shared = merging.merge(
-        base, experts, point, tmp_path / "shared", dtype="float32", unscaled=unscaled
+    told = DIGESTS | {shared.UPDATE: shared.unscaled(point, len(experts))}
+    unscaled = SharedUpdate(update, told)
+    with_shared = merging.merge(
+        base, experts, point, tmp_path / "shared", dtype="float32", shared=unscaled
     )
-    assert shared["output_digest"] == plain["output_digest"]
-    assert shared["norm"] == plain["norm"] > 0
+    assert with_shared["output_digest"] == plain["output_digest"]
+    assert with_shared["norm"] == plain["norm"] > 0
     # Base and an update, in place of base and four experts.
-    assert shared["bytes_read"] == plain["bytes_read"] * 2 / 5
+    assert with_shared["bytes_read"] == plain["bytes_read"] * 2 / 5
 
 
 def test_an_update_of_other_weights_or_another_density_is_refused(family, tmp_path):
     base, experts = family
     recipe = RECIPES["ties"]
-    factors.write_update(base, list(experts.values()), recipe, tmp_path / "unscaled", DIGESTS)
-    own = {factors.UPDATE: factors.unscaled(recipe, len(experts))}
-    assert factors.Factors(tmp_path / "unscaled", DIGESTS | own)
+    precompute.write_update(base, list(experts.values()), recipe, tmp_path / "unscaled", DIGESTS)
+    own = {shared.UPDATE: shared.unscaled(recipe, len(experts))}
+    assert SharedUpdate(tmp_path / "unscaled", DIGESTS | own)
     denser = recipe | {"parameters": recipe["parameters"] | {"density": 0.5}}
-    other = {factors.UPDATE: factors.unscaled(denser, len(experts))}
+    other = {shared.UPDATE: shared.unscaled(denser, len(experts))}
     for wrong in ({"base": "other"} | own, DIGESTS | other):
         with pytest.raises(WildmergeError, match="made again"):
-            factors.Factors(tmp_path / "unscaled", wrong)
+            SharedUpdate(tmp_path / "unscaled", wrong)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [
+        ("task_arithmetic", strategies.Direct),
+        ("tsv_m", strategies.FromExpertFactors),
+        ("iso_c", strategies.FromSumFactors),
+        ("ties", strategies.FromUpdate),
+        ("mergekit/sce", strategies.FromMergekit),
+    ],
+)
+def test_each_way_to_an_update(recipe, kind, family, of_experts, tmp_path):
+    base, experts = family
+    recipe = RECIPES.get(recipe, {"merge_method": recipe, "parameters": {"select_topk": 0.1}})
+    inputs = [Weights(path) for path in [base, *experts.values()]]
+    given = None
+    if kind is strategies.FromExpertFactors:
+        given = list(of_experts.values())
+    elif kind is strategies.FromSumFactors:
+        precompute.factorize_sum(base, list(experts.values()), tmp_path / "sum", DIGESTS)
+        given = SumFactors(tmp_path / "sum")
+    elif kind is strategies.FromUpdate:
+        precompute.write_update(base, list(experts.values()), recipe, tmp_path / "up", DIGESTS)
+        given = SharedUpdate(tmp_path / "up")
+    cpu = torch.device("cpu")
+    chosen = strategies.choose(recipe, inputs, given, cpu, "here")
+    assert type(chosen) is kind
+    projection, norm = "model.layers.0.mlp.up_proj.weight", "model.norm.weight"
+    read = {name: len(chosen.sources(name)) for name in (projection, norm)}
+    fewer = {strategies.FromSumFactors: (1, 5), strategies.FromUpdate: (2, 2)}
+    assert (read[projection], read[norm]) == fewer.get(kind, (5, 5))
+    whole = kind in (strategies.FromUpdate, strategies.FromMergekit)
+    assert chosen.reads_slices(norm) == (not whole)
+    if kind in fewer or kind is strategies.FromExpertFactors:
+        wrong = inputs[:3] if kind is strategies.FromExpertFactors else inputs
+        other = recipe if kind is strategies.FromExpertFactors else RECIPES["model_stock"]
+        with pytest.raises(ValueError, match="does not fit"):
+            strategies.choose(other, wrong, given, cpu, "here")
 
 
 def test_the_workflow_shares_what_the_methods_call_scales():

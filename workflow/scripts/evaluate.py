@@ -36,12 +36,13 @@ if __name__ == "__main__":
         summary = snakemake.input.get("summary")
         known = read_json(summary)["output_digest"] if summary else None
 
-        def score():
-            scores, items = evaluate(
+        def score() -> None:
+            """Score the model, write both outputs and forget the finished tasks."""
+            scores, outcomes = evaluate(
                 model, suite, prompts, resume=resume, weights_digest=known, **settings
             )
             with atomic_file(snakemake.output.questions) as part:
-                pq.write_table(items, part, compression="zstd")
+                pq.write_table(outcomes, part, compression="zstd")
             write_json(output, name | scores)
             shutil.rmtree(resume)
 

@@ -5,27 +5,17 @@ from pathlib import Path
 
 from wildmerge.checkpoints.conversions import CONVERSIONS
 from wildmerge.files import atomic_file, read_json, write_json
-from wildmerge.merging.factors import UPDATE, Factors, digests, unscaled
-from wildmerge.merging.merge import merge, mergekit_yaml
+from wildmerge.merging.merge import merge
+from wildmerge.merging.recipe_yaml import mergekit_yaml
+from wildmerge.merging.shared import digests, open_shared
 from wildmerge.run.jobs import job
 
 
-def read_factors(folders, members, inputs):
-    """The factors given, held against the digests of the weights: of each member, or of the sum."""
-    if len(folders) == 1:
-        return [Factors(folders[0], inputs)]
-    wanted = [{"base": inputs["base"], member: inputs[member]} for member in members]
-    return [Factors(folder, found) for folder, found in zip(folders, wanted, strict=True)]
+def loaded(origin: str, folder: str) -> str:
+    """What mergekit loads to get these weights.
 
-
-def read_update(folder, recipe, inputs):
-    """The update without its scale, held against the recipe and the digests of the weights."""
-    return Factors(folder, inputs | {UPDATE: unscaled(recipe, len(inputs) - 1)})
-
-
-def loaded(origin, folder):
-    """What mergekit loads to get these weights: a repository of the hub that is merged as it is, or
-    the folder here."""
+    A repository of the hub that is merged as it is, or the folder here.
+    """
     record = Path(folder) / CONVERSIONS
     converted = record.exists() and read_json(record)["conversions"]
     return folder if converted or ":" in origin.partition("@")[0] else origin
@@ -40,22 +30,25 @@ if __name__ == "__main__":
         experts = dict(zip(members, snakemake.input.experts, strict=True))
         folders = {"base": snakemake.input.base} | experts
         origins = snakemake.params.references
-        found = {name: loaded(origins[name], folder) for name, folder in folders.items()}
-        notes = [f"# {found[m]} is {origins[m]}\n" for m in found if found[m] != origins[m]]
+        references = {name: loaded(origins[name], folder) for name, folder in folders.items()}
         with atomic_file(snakemake.output.yaml) as part:
-            text = mergekit_yaml(recipe, found, members, dtype)
-            part.write_text("".join([*notes, text]), encoding="utf-8")
+            text = mergekit_yaml(recipe, references, members, dtype, origins)
+            part.write_text(text, encoding="utf-8")
         inputs = digests(members, snakemake.input.verdicts)
-        factors = snakemake.input.get("factors", [])
-        update = snakemake.input.get("unscaled")
+        shared = open_shared(
+            recipe,
+            members,
+            inputs,
+            snakemake.input.get("factors", []),
+            snakemake.input.get("unscaled"),
+        )
         summary = merge(
             snakemake.input.base,
             experts,
             recipe,
             snakemake.output.model,
             dtype=dtype,
-            factors=read_factors(factors, members, inputs) if factors else (),
-            unscaled=read_update(update, recipe, inputs) if update else None,
+            shared=shared,
         )
         names = {key: snakemake.wildcards[key] for key in ("base", "subset", "recipe")}
         write_json(snakemake.output.summary, names | summary | {"inputs": inputs})

@@ -2,10 +2,6 @@
 
 import os
 
-# Weights are gigabytes of fresh memory: in huge pages the kernel hands it out in a fraction of the
-# time. torch looks at this when it first allocates.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 __version__ = "0.1.0"
 
 
@@ -14,3 +10,13 @@ class WildmergeError(Exception):
 
     Its message is one paragraph: what was expected, what was found, where, and what to do.
     """
+
+
+def use_huge_pages() -> None:
+    """Let torch take memory in huge pages in this process, unless the user has decided on it.
+
+    Weights are gigabytes of fresh memory, which the kernel hands out in huge pages in a fraction
+    of the time. torch looks at this variable when it first allocates as much as that: call it
+    before any weights are read.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

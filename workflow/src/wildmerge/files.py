@@ -92,6 +92,12 @@ def read_json(path: str | Path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def json_digest(value: object) -> str:
+    """The sha256 of a value's canonical JSON, as 64 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
 def sha256_file(path: str | Path) -> str:
     """The sha256 of a file's bytes, as 64 hexadecimal digits."""
     with open(path, "rb") as file:

@@ -30,7 +30,8 @@ from wildmerge.checkpoints.compatibility import (
     read_headers,
 )
 from wildmerge.files import atomic_folder, read_json
-from wildmerge.tensors.weights import DTYPE_NAMES, DTYPES, INDEX, SINGLE, Weights, Writer
+from wildmerge.tensors.weights import DTYPE_NAMES, DTYPES, INDEX, SINGLE, Weights
+from wildmerge.tensors.writer import Writer
 
 CONVERSIONS = "conversions.json"
 ADAPTER = "adapter_config.json"

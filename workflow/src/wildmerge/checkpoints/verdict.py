@@ -19,7 +19,8 @@ from wildmerge.files import read_json
 from wildmerge.methods.model_stock import interpolation
 from wildmerge.tensors.chunks import deltas as chunk_deltas
 from wildmerge.tensors.chunks import in_parallel, slices
-from wildmerge.tensors.weights import Digest, Weights
+from wildmerge.tensors.digest import Digest
+from wildmerge.tensors.weights import Weights
 
 SLICE = 1 << 20  # elements of a tensor that are handled at once
 RANK_ROWS = 256  # rows that the rank of a delta is looked at on

@@ -1,0 +1,1 @@
+"""Evaluation: a model, scored on a suite of benchmarks by lm-eval."""

@@ -1,41 +1,29 @@
 """Score a model on a suite: lm-eval's prompts and backends, every question's outcome kept."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from wildmerge import WildmergeError, __version__
-from wildmerge.evaluation.prompts import correct, tokenize, tokenizer_digest
-from wildmerge.evaluation.suites import digest
-from wildmerge.files import atomic_file, read_json, write_json
+from wildmerge.files import atomic_file, json_digest, read_json, write_json
 
-ITEMS = pa.schema(
-    [
-        ("task", pa.dictionary(pa.int16(), pa.string())),
-        ("member", pa.dictionary(pa.int16(), pa.string())),
-        ("doc", pa.int32()),
-        ("correct", pa.float32()),
-        ("target", pa.int16()),
-        ("loglikelihoods", pa.list_(pa.float32())),
-    ]
-)
+from .outcomes import OUTCOMES, correct
+from .prompts import tokenize, tokenizer_digest
 
-
-def model_digest(model: str | Path) -> str:
-    """The digest of a checkpoint folder's weights, as merge summaries and task vectors have it."""
-    from wildmerge.tensors.weights import Digest, Weights
-
-    weights, total = Weights(model), Digest()
-    for name in weights:
-        total.add(name, weights.read(name))
-    return total.hexdigest()
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
 
 
 def load(
@@ -45,18 +33,25 @@ def load(
     softmax_dtype: str | None,
     batch_size: int,
     device: str,
-):
+) -> HFLM:
     """Load a model into one of lm-eval's backends.
 
-    backend: lm-eval's name of it, `shared-prefix` (this project's) or `hf`. model: a checkpoint
-    folder. dtype: of the weights. softmax_dtype: of log-probabilities, None for that of the
-    weights. batch_size: requests a forward pass (`hf`). device: torch's name. Raises
-    WildmergeError if the folder lacks something.
+    Args:
+        backend: lm-eval's name of it, `shared-prefix` (this project's) or `hf`.
+        model: a checkpoint folder.
+        dtype: of the weights.
+        softmax_dtype: of log-probabilities, None for that of the weights.
+        batch_size: requests a forward pass (`hf`).
+        device: torch's name.
+
+    Raises:
+        WildmergeError: the folder lacks something.
     """
     from lm_eval.api.registry import get_model
 
-    if backend == "shared-prefix":
-        from wildmerge.evaluation import shared_prefix  # noqa: F401 (registers it)
+    from .shared_prefix.backend import register
+
+    register()
     try:
         return get_model(backend)(
             pretrained=str(model),
@@ -71,90 +66,6 @@ def load(
             f"transformers can load, but it said: {error}. Look at the folder; delete it and run "
             f"again to have it made anew."
         ) from error
-
-
-def _requests(prompts: pa.Table, lists: bool) -> list[tuple]:
-    """What lm-eval's backends score: (None, context tokens, answer tokens), a row a choice."""
-    found = []
-    for contexts, answers in zip(prompts["contexts"], prompts["answers"], strict=True):
-        contexts = [context.values.to_numpy() for context in contexts]
-        answers = [answer.values.to_numpy() for answer in answers]
-        if lists:
-            contexts = [context.tolist() for context in contexts]
-            answers = [answer.tolist() for answer in answers]
-        if len(contexts) == 1:
-            contexts = contexts * len(answers)
-        found += [(None, *pair) for pair in zip(contexts, answers, strict=True)]
-    return found
-
-
-def _score_task(lm, task: str, metric: str, prompts: pa.Table, lists: bool) -> pa.Table:
-    """Ask one task; one row a question, as in ITEMS."""
-    requests = _requests(prompts, lists)
-    values = [value for value, _ in lm._loglikelihood_tokens(requests)]
-    bad = [i for i, value in enumerate(values) if not np.isfinite(value)]
-    if bad:
-        raise WildmergeError(
-            f"Expected finite log-likelihoods, but {len(bad)} of the {len(values)} of task "
-            f"{task!r} are not a number or infinite. The model's weights, or the sums in "
-            f"{lm.model.dtype}, overflow: look at the merge's summary.json, or take a wider dtype "
-            f"for the suite."
-        )
-    rows, at = [], 0
-    for row in prompts.select(["member", "doc", "target", "lengths"]).to_pylist():
-        lls = values[at : at + len(row["lengths"])]
-        at += len(lls)
-        rows.append(
-            {
-                "task": task,
-                "member": row["member"],
-                "doc": row["doc"],
-                "correct": correct(metric, lls, row["lengths"], row["target"]),
-                "target": row["target"],
-                "loglikelihoods": lls,
-            }
-        )
-    return pa.Table.from_pylist(rows, ITEMS)
-
-
-def _stderr(groups: list[np.ndarray]) -> float | None:
-    """lm-eval's standard error of the mean over all questions, variance pooled within members."""
-    total = sum(len(group) for group in groups)
-    if total == len(groups):
-        return None
-    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    return (squares / (total - len(groups)) / total) ** 0.5
-
-
-def summarise(items: pa.Table, tasks: dict) -> dict[str, dict]:
-    """Reduce questions to tasks.
-
-    items: as in ITEMS. tasks: the `tasks` of a suite.json. Returns task -> metric, value (fraction,
-    mean over all questions), stderr, questions, num_fewshot, version, and for each leaf task of
-    lm-eval its own value and number of questions.
-    """
-    frame = items.select(["task", "member", "correct"]).to_pandas()
-    found = {}
-    for task, entry in tasks.items():
-        rows = frame[frame["task"] == task]
-        groups = {
-            member: rows.loc[rows["member"] == member, "correct"].to_numpy(np.float64)
-            for member in entry["members"]
-        }
-        versions = {str(leaf["version"]) for leaf in entry["members"].values()}
-        found[task] = {
-            "metric": entry["metric"],
-            "value": float(np.mean(np.concatenate(list(groups.values())))),
-            "stderr": _stderr(list(groups.values())),
-            "questions": len(rows),
-            "num_fewshot": entry["num_fewshot"],
-            "version": ",".join(sorted(versions)),
-            "members": {
-                member: {"value": float(group.mean()), "questions": len(group)}
-                for member, group in groups.items()
-            },
-        }
-    return found
 
 
 def evaluate(
@@ -172,34 +83,41 @@ def evaluate(
 ) -> tuple[dict, pa.Table]:
     """Score a model on a suite.
 
-    model: a checkpoint folder. suite: folder made by `suites.fetch`. prompts: folder made by
-    `prompts.tokenize`; a model with another tokenizer gets its own, made here. backend,
-    batch_size, dtype, softmax_dtype, device: see `load`; device None takes a GPU if there is one.
-    resume: a folder in which finished tasks are kept until all are; a later call with the same
-    model, prompts and settings starts behind them. weights_digest: of the model, where it is
-    known already; else its weights are read once more for it.
+    Args:
+        model: a checkpoint folder.
+        suite: folder made by `suites.fetch`.
+        prompts: folder made by `prompts.tokenize`; a model with another tokenizer gets its own,
+            made here.
+        backend: see `load`.
+        batch_size: see `load`.
+        dtype: see `load`.
+        softmax_dtype: see `load`.
+        device: see `load`; None takes a GPU if there is one.
+        resume: a folder in which finished tasks are kept until all are; a later call with the same
+            model, prompts and settings starts behind them.
+        weights_digest: of the model, where it is known already; else its weights are read once
+            more for it.
 
-    Returns the scores (what the score file holds but for base, subset, recipe and members) and the
-    questions, one row each, as in ITEMS. Raises WildmergeError for prompts of another suite, a
-    folder that is no checkpoint, log-likelihoods that are not numbers.
+    Returns:
+        The scores (what the score file holds but for base, subset, recipe and members) and the
+        questions, one row each, as in OUTCOMES.
+
+    Raises:
+        WildmergeError: prompts of another suite, a folder that is no checkpoint, log-likelihoods
+            that are not numbers.
     """
     import torch
 
+    from wildmerge.tensors.digest import folder_digest
+
     began = time.perf_counter()
     suite, prompts = Path(suite), Path(prompts)
-    spec, rendered = read_json(suite / "suite.json"), read_json(prompts / "prompts.json")
-    of_now = rendered["lm_eval"] == version("lm_eval") and "distinct_tokens" in rendered
-    if rendered["suite_digest"] != spec["digest"] or not of_now:
-        raise WildmergeError(
-            f"Expected the prompts in {prompts} to be rendered from the questions in {suite} by "
-            f"this release and lm-eval {version('lm_eval')}, but one of them is older. Delete "
-            f"{prompts} and run again."
-        )
+    spec = read_json(suite / "suite.json")
+    rendered = _read_prompts(prompts, suite, spec)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     lm = load(backend, model, dtype, softmax_dtype, batch_size, device)
     with tempfile.TemporaryDirectory() as scratch:
-        own = tokenizer_digest(lm.tokenizer)
-        if own != rendered["tokenizer_digest"]:
+        if tokenizer_digest(lm.tokenizer) != rendered["tokenizer_digest"]:
             print(f"{model} has a tokenizer of its own: rendering its prompts anew.", flush=True)
             prompts = Path(scratch) / "prompts"
             tokenize(model, suite, prompts)
@@ -210,7 +128,7 @@ def evaluate(
             "dtype": dtype,
             "softmax_dtype": softmax_dtype or dtype,
             "device": lm.device.type,
-            "model_digest": weights_digest or model_digest(model),
+            "model_digest": weights_digest or folder_digest(model),
             "suite_digest": spec["digest"],
             "prompts_digest": rendered["digest"],
             "versions": {
@@ -219,59 +137,186 @@ def evaluate(
             },
         }
         kept = _kept_tasks(resume, settings)
-        loaded = time.perf_counter() - began
-        sizes = dict(rendered["distinct_tokens"])
-        parts, costs, first, ran = [], {}, time.perf_counter(), 0
-        for number, (task, entry) in enumerate(spec["tasks"].items(), 1):
-            file = kept and kept / f"{task}.parquet"
-            if file and file.exists():
-                print(f"{task}: kept from an earlier run.", flush=True)
-                parts.append(pq.ParquetFile(file).read())
-                costs[task] = json.loads(parts[-1].schema.metadata[b"cost"])
-                del sizes[task]
-                continue
-            print(f"{task} ({number} of {len(spec['tasks'])})", flush=True)
-            start, before = time.perf_counter(), _tokens(lm)
-            items = _score_task(
-                lm,
-                task,
-                entry["metric"],
-                # read_table would import pyarrow's datasets.
-                pq.ParquetFile(prompts / f"{task}.parquet").read(),
-                lists=backend != "shared-prefix",
-            )
-            costs[task] = {"seconds": round(time.perf_counter() - start, 3)} | {
-                key: value - before[key] for key, value in _tokens(lm).items()
-            }
-            if file:
-                noted = items.replace_schema_metadata({"cost": json.dumps(costs[task])})
-                with atomic_file(file) as part:
-                    pq.write_table(noted, part)
-            parts.append(items)
-            ran += sizes.pop(task)
-            speed = ran / (time.perf_counter() - first)
-            print(
-                f"{len(parts)} of {len(spec['tasks'])} tasks done, {speed:.0f} distinct tokens/s; "
-                f"{sum(sizes.values())} tokens left, {sum(sizes.values()) / speed:.0f} s",
-                flush=True,
-            )
-    items = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
-    tasks = summarise(items, spec["tasks"])
+        load_seconds = time.perf_counter() - began
+        sizes = rendered["distinct_tokens"]
+        outcomes, costs = _score_tasks(lm, spec["tasks"], prompts, sizes, kept)
+    tasks = summarise(outcomes, spec["tasks"])
     for task, cost in costs.items():
         tasks[task] |= cost
     scores = {
         **settings,
-        "seconds": round(loaded + sum(cost["seconds"] for cost in costs.values()), 3),
-        "load_seconds": round(loaded, 3),
+        "seconds": round(load_seconds + sum(cost["seconds"] for cost in costs.values()), 3),
+        "load_seconds": round(load_seconds, 3),
         # Tokens a forward pass, where the backend counts in tokens.
         "batch_tokens": getattr(lm, "batch_tokens", None),
         "tasks": tasks,
         "accuracy": float(np.mean([entry["value"] for entry in tasks.values()])),
     }
-    return scores, items
+    return scores, outcomes
 
 
-def _tokens(lm) -> dict[str, int]:
+def summarise(outcomes: pa.Table, tasks: Mapping[str, dict]) -> dict[str, dict]:
+    """Reduce questions to tasks.
+
+    Args:
+        outcomes: as in OUTCOMES.
+        tasks: the `tasks` of a suite.json.
+
+    Returns:
+        Task -> metric, value (fraction, mean over all questions), stderr, questions, num_fewshot,
+        version, and for each leaf task of lm-eval its own value and number of questions.
+    """
+    frame = outcomes.select(["task", "member", "correct"]).to_pandas()
+    summary = {}
+    for task, entry in tasks.items():
+        rows = frame[frame["task"] == task]
+        groups = {
+            member: rows.loc[rows["member"] == member, "correct"].to_numpy(np.float64)
+            for member in entry["members"]
+        }
+        versions = {str(leaf["version"]) for leaf in entry["members"].values()}
+        summary[task] = {
+            "metric": entry["metric"],
+            "value": float(np.mean(np.concatenate(list(groups.values())))),
+            "stderr": _stderr(list(groups.values())),
+            "questions": len(rows),
+            "num_fewshot": entry["num_fewshot"],
+            "version": ",".join(sorted(versions)),
+            "members": {
+                member: {"value": float(group.mean()), "questions": len(group)}
+                for member, group in groups.items()
+            },
+        }
+    return summary
+
+
+def _stderr(groups: Sequence[NDArray[np.float64]]) -> float | None:
+    """lm-eval's standard error of the mean over all questions, variance pooled within members."""
+    total = sum(len(group) for group in groups)
+    if total == len(groups):
+        return None
+    squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
+    return (squares / (total - len(groups)) / total) ** 0.5
+
+
+def _read_prompts(prompts: Path, suite: Path, spec: Mapping[str, Any]) -> dict:
+    """Read prompts.json; raise WildmergeError if the prompts are of another suite or release."""
+    rendered = read_json(prompts / "prompts.json")
+    of_now = rendered["lm_eval"] == version("lm_eval") and "distinct_tokens" in rendered
+    if rendered["suite_digest"] != spec["digest"] or not of_now:
+        raise WildmergeError(
+            f"Expected the prompts in {prompts} to be rendered from the questions in {suite} by "
+            f"this release and lm-eval {version('lm_eval')}, but one of them is older. Delete "
+            f"{prompts} and run again."
+        )
+    return rendered
+
+
+def _score_tasks(
+    lm: HFLM,
+    tasks: Mapping[str, dict],
+    prompts: Path,
+    sizes: Mapping[str, int],
+    kept: Path | None,
+) -> tuple[pa.Table, dict[str, dict]]:
+    """Ask every task that is not kept from an earlier run.
+
+    Args:
+        lm: the model.
+        tasks: the `tasks` of a suite.json.
+        prompts: folder of the tokenised prompts.
+        sizes: task -> distinct tokens of its prompts.
+        kept: folder of finished tasks; None to keep none.
+
+    Returns:
+        The questions, as in OUTCOMES, and task -> seconds and tokens.
+    """
+    left = dict(sizes)
+    began, scored_tokens = time.perf_counter(), 0
+    tables: list[pa.Table] = []
+    costs: dict[str, dict] = {}
+    for number, (task, entry) in enumerate(tasks.items(), 1):
+        file = kept / f"{task}.parquet" if kept else None
+        if file and file.exists():
+            print(f"{task}: kept from an earlier run.", flush=True)
+            tables.append(pq.ParquetFile(file).read())
+            costs[task] = json.loads(tables[-1].schema.metadata[b"cost"])
+            del left[task]
+            continue
+        print(f"{task} ({number} of {len(tasks)})", flush=True)
+        start, before = time.perf_counter(), _tokens(lm)
+        # read_table would import pyarrow's datasets.
+        rows = pq.ParquetFile(prompts / f"{task}.parquet").read()
+        tables.append(_score_task(lm, task, entry["metric"], rows))
+        costs[task] = {"seconds": round(time.perf_counter() - start, 3)} | {
+            key: value - before[key] for key, value in _tokens(lm).items()
+        }
+        if file:
+            noted = tables[-1].replace_schema_metadata({"cost": json.dumps(costs[task])})
+            with atomic_file(file) as part:
+                pq.write_table(noted, part)
+        scored_tokens += left.pop(task)
+        speed = scored_tokens / (time.perf_counter() - began)
+        print(
+            f"{len(tables)} of {len(tasks)} tasks done, {speed:.0f} distinct tokens/s; "
+            f"{sum(left.values())} tokens left, {sum(left.values()) / speed:.0f} s",
+            flush=True,
+        )
+    return pa.concat_tables([table.replace_schema_metadata(None) for table in tables]), costs
+
+
+def _score_task(lm: HFLM, task: str, metric: str, prompts: pa.Table) -> pa.Table:
+    """Ask one task; one row a question, as in OUTCOMES."""
+    from .shared_prefix.backend import SharedPrefixLM
+
+    requests = _requests(prompts, lists=not isinstance(lm, SharedPrefixLM))
+    values = [value for value, _ in lm._loglikelihood_tokens(requests)]
+    bad = [i for i, value in enumerate(values) if not np.isfinite(value)]
+    if bad:
+        raise WildmergeError(
+            f"Expected finite log-likelihoods, but {len(bad)} of the {len(values)} of task "
+            f"{task!r} are not a number or infinite. The model's weights, or the sums in "
+            f"{lm.model.dtype}, overflow: look at the merge's summary.json, or take a wider dtype "
+            f"for the suite."
+        )
+    rows, at = [], 0
+    for row in prompts.select(["member", "doc", "target", "lengths"]).to_pylist():
+        loglikelihoods = values[at : at + len(row["lengths"])]
+        at += len(loglikelihoods)
+        rows.append(
+            {
+                "task": task,
+                "member": row["member"],
+                "doc": row["doc"],
+                "correct": correct(metric, loglikelihoods, row["lengths"], row["target"]),
+                "target": row["target"],
+                "loglikelihoods": loglikelihoods,
+            }
+        )
+    return pa.Table.from_pylist(rows, OUTCOMES)
+
+
+def _requests(prompts: pa.Table, lists: bool) -> list[tuple]:
+    """What lm-eval's backends score: (None, context tokens, answer tokens), a row a choice.
+
+    Args:
+        prompts: a task's, as `prompts.tokenize` writes them.
+        lists: tokens as lists, as `hf` wants them; else as arrays.
+    """
+    requests: list[tuple] = []
+    for contexts, answers in zip(prompts["contexts"], prompts["answers"], strict=True):
+        contexts = [context.values.to_numpy() for context in contexts]
+        answers = [answer.values.to_numpy() for answer in answers]
+        if lists:
+            contexts = [context.tolist() for context in contexts]
+            answers = [answer.tolist() for answer in answers]
+        if len(contexts) == 1:
+            contexts = contexts * len(answers)
+        requests += [(None, *pair) for pair in zip(contexts, answers, strict=True)]
+    return requests
+
+
+def _tokens(lm: HFLM) -> dict[str, int]:
     """Tokens so far, where the backend counts them: of all requests, distinct prefixes, run."""
     kinds = ("asked", "distinct", "run")
     return {f"tokens_{k}": getattr(lm, f"tokens_{k}") for k in kinds if hasattr(lm, f"tokens_{k}")}
@@ -281,7 +326,7 @@ def _kept_tasks(folder: str | Path | None, settings: dict) -> Path | None:
     """The folder of finished tasks, emptied if it is of another model or other settings."""
     if folder is None:
         return None
-    folder, key = Path(folder), {"settings": digest(settings)}
+    folder, key = Path(folder), {"settings": json_digest(settings)}
     if folder.exists() and read_json(folder / "settings.json") != key:
         shutil.rmtree(folder)
     if not folder.exists():

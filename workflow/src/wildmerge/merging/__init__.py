@@ -1,0 +1,1 @@
+"""Merging: checkpoints of one base and a recipe to a model."""

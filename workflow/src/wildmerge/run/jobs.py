@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, cast
 
-from wildmerge import WildmergeError
+from wildmerge import WildmergeError, use_huge_pages
 
 
 class _Tee:
@@ -42,6 +42,7 @@ def job(log: str, what: str, threads: int | None = None) -> Iterator[None]:
         what: the job in words, such as "merge smollm2-135m/n02-01/ties": the message begins so.
         threads: CPU threads for torch, where the job uses it.
     """
+    use_huge_pages()
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
         streams = sys.stdout, sys.stderr

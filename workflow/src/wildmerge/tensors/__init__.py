@@ -1,0 +1,1 @@
+"""Tensors: checkpoint folders read and written, digests, chunks, spectral tools."""

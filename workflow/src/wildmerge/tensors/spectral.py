@@ -220,7 +220,7 @@ def _eigen(exact: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tensor, torch
     return values[:rank], vectors[:, :rank]
 
 
-def _from_eigen(exact, values, vectors) -> torch.Tensor:
+def _from_eigen(exact: torch.Tensor, values: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     return ((vectors / values) @ (vectors.mT @ exact)).float()
 
 

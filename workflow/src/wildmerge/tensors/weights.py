@@ -1,14 +1,14 @@
-"""A checkpoint folder's tensors, read lazily and written in place, and the digest naming them."""
+"""A checkpoint folder's tensors, read lazily."""
 
-import hashlib
 import json
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -34,14 +34,11 @@ DTYPES = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-# The hub's own limit of a shard; weights that fit one shard need no index.
-SHARD_BYTES = 5 * 10**9
-
-# Linux reads and writes at most 2 GiB in one call.
+# Linux reads at most 2 GiB in one call.
 _CALL = 1 << 30
 
 # It takes advice to read ahead for this much at a time, its usual window.
-ANNOUNCED = 1 << 17
+_ANNOUNCED = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ class Weights(Mapping[str, Entry]):
         entry = self[name]
         start, nbytes = first * entry.dtype.itemsize, (last - first) * entry.dtype.itemsize
         data = torch.empty(nbytes, dtype=torch.uint8) if memory is None else memory[:nbytes]
-        view = memoryview(data.numpy())
+        view = data.numpy().data
         done = 0
         try:
             file = self._open(entry.file)
@@ -144,7 +141,7 @@ class Weights(Mapping[str, Entry]):
         except OSError as error:
             raise WildmergeError(
                 f"Tensor {name} could not be read from {entry.file}: {error}. Delete the folder "
-                f"{self.folder}, so that it is made again, or mend the disk it lies on."
+                f"{self.folder}, so that it is made again, or repair the disk it lies on."
             ) from error
         with self._lock:
             self.bytes_read += nbytes
@@ -158,8 +155,8 @@ class Weights(Mapping[str, Entry]):
         entry = self[name]
         with suppress(OSError, AttributeError):  # AttributeError: not on this system
             file = self._open(entry.file)
-            for start in range(0, entry.nbytes, ANNOUNCED):
-                where = entry.offset + start, min(ANNOUNCED, entry.nbytes - start)
+            for start in range(0, entry.nbytes, _ANNOUNCED):
+                where = entry.offset + start, min(_ANNOUNCED, entry.nbytes - start)
                 os.posix_fadvise(file, *where, os.POSIX_FADV_WILLNEED)
 
     def _open(self, path: Path) -> int:
@@ -179,7 +176,7 @@ class LazyTensor:
 
     It takes the place of a flat tensor in the kernels of `methods` that look at each element once:
     what is read then stays in a core's cache until it is used, and is never in memory as a whole.
-    A slice is valid until the same thread takes the next one. To make one announces the tensor.
+    A slice is valid until the same thread takes the next one. Making one announces the tensor.
 
     Args:
         weights: the folder.
@@ -202,6 +199,11 @@ class LazyTensor:
         if memory is None or len(memory) < nbytes:
             memory = self._local.memory = torch.empty(nbytes, dtype=torch.uint8)
         return self.weights.read_part(self.name, part.start, part.stop, memory)
+
+
+def lazy_tensor(weights: Weights, name: str) -> torch.Tensor:
+    """A LazyTensor under the type of what it stands for, since the kernels take either."""
+    return cast(torch.Tensor, LazyTensor(weights, name))
 
 
 def _read_index(index: Path) -> dict[str, str]:
@@ -245,87 +247,3 @@ def _read_header(path: Path) -> dict[str, Entry]:
             f"unreadable ({type(error).__name__}: {what}). Delete the folder {path.parent}, so "
             "that it is made again."
         ) from error
-
-
-def raw_bytes(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, in place, as they stand in a safetensors file."""
-    return memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
-
-
-class Writer:
-    """A model's safetensors: shards, their index, each tensor put at its place when it is ready.
-
-    Args:
-        folder: an empty folder.
-        tensors: name -> (dtype, shape), in the order of the files.
-    """
-
-    def __init__(self, folder: Path, tensors: dict[str, tuple[torch.dtype, Sequence[int]]]):
-        sizes = {n: torch.Size(s).numel() * d.itemsize for n, (d, s) in tensors.items()}
-        shards, room = [[]], SHARD_BYTES
-        for name, size in sizes.items():
-            if size > room and shards[-1]:
-                shards, room = [*shards, []], SHARD_BYTES
-            shards[-1].append(name)
-            room -= size
-        files = [SINGLE]
-        if len(shards) > 1:
-            files = [
-                f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)
-            ]
-        self.nbytes = sum(sizes.values())
-        self._place: dict[str, tuple[Path, int]] = {}
-        for file, names in zip(files, shards, strict=True):
-            header, offset = {"__metadata__": {"format": "pt"}}, 0
-            for name in names:
-                dtype, shape = tensors[name]
-                end = offset + sizes[name]
-                header[name] = {
-                    "dtype": DTYPE_NAMES[dtype],
-                    "shape": list(shape),
-                    "data_offsets": [offset, end],
-                }
-                offset = end
-            text = json.dumps(header, separators=(",", ":")).encode()
-            text += b" " * (-len(text) % 8)
-            (folder / file).write_bytes(len(text).to_bytes(8, "little") + text)
-            for name in names:
-                offset = 8 + len(text) + header[name]["data_offsets"][0]
-                self._place[name] = (folder / file, offset)
-        if len(files) > 1:
-            index = {
-                "metadata": {"total_size": self.nbytes},
-                "weight_map": {name: path.name for name, (path, _) in self._place.items()},
-            }
-            (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Write a tensor (contiguous, on the CPU) of the dtype and shape announced."""
-        path, offset = self._place[name]
-        data, done = raw_bytes(tensor), 0
-        with open(path, "r+b", buffering=0) as file:
-            while done < len(data):
-                done += os.pwrite(file.fileno(), data[done : done + _CALL], offset + done)
-
-
-class Digest:
-    """The sha256 that names a model's weights, whatever shards or order they come in.
-
-    It is the sha256 over one line a tensor, sorted by name: name, dtype, shape, and the sha256 of
-    the tensor's bytes. Tensors may be added in any order, each once, from one thread or several.
-    """
-
-    def __init__(self):
-        self._lines: dict[str, str] = {}
-
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Add one tensor (contiguous, on the CPU)."""
-        content = hashlib.sha256(raw_bytes(tensor)).hexdigest()
-        shape = "x".join(map(str, tensor.shape))
-        self._lines[name] = f"{name} {DTYPE_NAMES[tensor.dtype]} {shape} {content}\n"
-
-    def hexdigest(self) -> str:
-        """The digest of all the tensors added so far, as 64 hexadecimal digits."""
-        return hashlib.sha256(
-            "".join(self._lines[name] for name in sorted(self._lines)).encode()
-        ).hexdigest()

@@ -1,0 +1,44 @@
+"""A question's outcome: what is kept of every question, and what counts as right."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+# One row a question: `task` of the suite, `member` is lm-eval's leaf task, `doc` the question's
+# number in it, `correct` 1 or 0, `target` the index of the right choice, `loglikelihoods` a choice.
+OUTCOMES = pa.schema(
+    [
+        ("task", pa.dictionary(pa.int16(), pa.string())),
+        ("member", pa.dictionary(pa.int16(), pa.string())),
+        ("doc", pa.int32()),
+        ("correct", pa.float32()),
+        ("target", pa.int16()),
+        ("loglikelihoods", pa.list_(pa.float32())),
+    ]
+)
+
+# The part that tells who was right on which question, with the names spelled out.
+COMPARED_OUTCOMES = pa.schema(
+    [("task", pa.string()), ("member", pa.string()), ("doc", pa.int32()), ("correct", pa.float32())]
+)
+
+
+def correct(
+    metric: str, loglikelihoods: Sequence[float], lengths: Sequence[int], target: int
+) -> float:
+    """Whether a multiple-choice question was answered right, as lm-eval counts it.
+
+    Args:
+        metric: `acc` or `acc_norm`.
+        loglikelihoods: of each choice.
+        lengths: of each choice, in characters.
+        target: index of the right choice.
+
+    Returns:
+        1.0 or 0.0; the first of equal choices wins.
+    """
+    values = np.asarray(loglikelihoods, dtype=np.float64)
+    if metric == "acc_norm":
+        values = values / np.asarray(lengths, dtype=np.float64)
+    return float(np.argmax(values) == target)

@@ -1,0 +1,215 @@
+"""How a merge comes to its update of the base: from the tensors, or from what was shared.
+
+A strategy says of each floating-point tensor where it is read from, whether slice by slice, and
+what its update is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from wildmerge import WildmergeError
+from wildmerge.methods import METHODS, Method, arguments, is_projection, tsv_m
+from wildmerge.methods import MERGEKIT
+from wildmerge.tensors.weights import Weights
+
+from .shared import ExpertFactors, Shared, SharedUpdate, SumFactors
+
+if TYPE_CHECKING:
+    from .bridge import Foreign
+
+
+class Strategy(ABC):
+    """A way to come to the update of one tensor after another."""
+
+    @abstractmethod
+    def sources(self, name: str) -> Sequence[Weights]:
+        """The folders that a tensor is read from: the base's first."""
+
+    def reads_slices(self, name: str) -> bool:
+        """Whether all but the base's tensor are read slice by slice, where they are computed with.
+
+        Then `update` gets a LazyTensor of each.
+        """
+        return False
+
+    @abstractmethod
+    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The update of one tensor.
+
+        Args:
+            name: the tensor's.
+            base: W_0, any floating dtype.
+            others: the tensors of `sources` after the base's, of the base's shape.
+
+        Returns:
+            W_merged - W_0, float32, of the base's shape, on its device.
+
+        Raises:
+            torch.linalg.LinAlgError: a factorisation did not come to an end, as with NaN or Inf.
+        """
+
+
+@dataclass(frozen=True)
+class Direct(Strategy):
+    """The update from the tensors of base and experts.
+
+    Attributes:
+        method: of this package.
+        parameters: the recipe's.
+        inputs: the folders of base and experts.
+        device: where the arithmetic is done.
+    """
+
+    method: Method
+    parameters: dict
+    inputs: Sequence[Weights]
+    device: torch.device
+
+    def sources(self, name: str) -> Sequence[Weights]:
+        """Base and experts."""
+        return self.inputs
+
+    def reads_slices(self, name: str) -> bool:
+        """Where each element is looked at once; to a GPU a tensor is better sent as a whole."""
+        return self.method.once and self.device.type == "cpu"
+
+    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What the method makes of the tensors."""
+        projection = is_projection(name, base.shape)
+        return self.method(base, others, self.parameters, projection=projection)
+
+
+@dataclass(frozen=True)
+class FromExpertFactors(Direct):
+    """TSV-M with the factors of each expert's task vectors made already, in the experts' order."""
+
+    factors: Sequence[ExpertFactors]
+
+    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Of a projection, what the method makes of the tensors and their leading factors."""
+        if not is_projection(name, base.shape):
+            return super().update(name, base, others)
+        kept = tsv_m.share(base.shape, len(others))
+        factors = [expert.leading(name, kept, self.device) for expert in self.factors]
+        return self.method.update(base, others, factors=factors, **arguments(self.parameters))
+
+
+@dataclass(frozen=True)
+class FromSumFactors(Direct):
+    """A method of the sum of the task vectors, whose factors are made already.
+
+    Of the projections no expert is read.
+    """
+
+    factors: SumFactors
+
+    def sources(self, name: str) -> Sequence[Weights]:
+        """The base alone for a projection, base and experts for other tensors."""
+        projection = is_projection(name, self.inputs[0][name].shape)
+        return self.inputs[:1] if projection else self.inputs
+
+    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Of a projection, what the method makes of the factors."""
+        if not is_projection(name, base.shape):
+            return super().update(name, base, others)
+        assert self.method.from_sum is not None
+        factors = self.factors.whole(name, base.shape[0] > base.shape[1], self.device)
+        experts = len(self.inputs) - 1
+        return self.method.from_sum(factors, experts, **arguments(self.parameters))
+
+
+@dataclass(frozen=True)
+class FromUpdate(Strategy):
+    """The update made already but for its scale: no expert is read. The same to the bit.
+
+    Attributes:
+        base: its folder.
+        unscaled: the update without its scale.
+        scale: the factor that makes it this one.
+    """
+
+    base: Weights
+    unscaled: SharedUpdate
+    scale: float
+
+    def sources(self, name: str) -> Sequence[Weights]:
+        """Base and shared update."""
+        return [self.base, self.unscaled.weights]
+
+    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The shared update times its scale."""
+        (unscaled,) = others
+        return unscaled * self.scale
+
+
+class FromMergekit(Strategy):
+    """One of mergekit's own methods, from the tensors of base and experts."""
+
+    def __init__(self, method: Foreign, inputs: Sequence[Weights]):
+        self._method, self._inputs = method, inputs
+
+    def sources(self, name: str) -> Sequence[Weights]:
+        """Base and experts."""
+        return self._inputs
+
+    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The merged tensor of mergekit less the base."""
+        return self._method.merged(name, base, others).sub_(base)
+
+
+def choose(
+    recipe: dict,
+    inputs: Sequence[Weights],
+    shared: Shared | None,
+    device: torch.device,
+    where: str,
+) -> Strategy:
+    """The strategy by which a recipe merges the experts `inputs[1:]` into the base `inputs[0]`.
+
+    Args:
+        recipe: an entry of recipes.yaml.
+        inputs: the folders of base and experts.
+        shared: what was made for several merges; None to compute all from the tensors.
+        device: where the arithmetic is done.
+        where: the merge in words, for messages.
+
+    Raises:
+        WildmergeError: too few experts for the method, or a method that mergekit has not.
+        ValueError: what is shared does not fit the method or the number of experts.
+    """
+    name, parameters, experts = recipe["merge_method"], recipe["parameters"], len(inputs) - 1
+    if name.startswith(MERGEKIT):
+        from .bridge import Foreign
+
+        foreign = Foreign(name.removeprefix(MERGEKIT), parameters, where)
+        _require_experts(foreign.fewest, name, experts, where)
+        if shared:
+            raise ValueError(f"{name} shares nothing")
+        return FromMergekit(foreign, inputs)
+    method = METHODS[name]
+    _require_experts(method.fewest, name, experts, where)
+    match shared:
+        case None:
+            return Direct(method, parameters, inputs, device)
+        case SumFactors() if method.from_sum:
+            return FromSumFactors(method, parameters, inputs, device, shared)
+        case SharedUpdate() if method.unscaled:
+            _, scale = method.unscaled(parameters, experts)
+            return FromUpdate(inputs[0], shared, scale)
+        case [*factors] if len(factors) == experts:
+            return FromExpertFactors(method, parameters, inputs, device, factors)
+    raise ValueError(f"{shared} does not fit {name} and {experts} experts")
+
+
+def _require_experts(fewest: int, method: str, experts: int, where: str) -> None:
+    if experts < fewest:
+        raise WildmergeError(
+            f"{where}: {method} is defined for at least {fewest} experts, found {experts}. Merge "
+            "more of them, or use another recipe."
+        )
