@@ -21,11 +21,13 @@ from project import models_sheet
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
 from wildmerge.checkpoints.compatibility import EMBEDDING, HEAD
+from wildmerge.checkpoints.preview import ADMITTED, CONVERTED, UNUSABLE, USABLE
 from wildmerge.checkpoints.verdict import measure
-from wildmerge.sources import hub_client as hub
+from wildmerge.sources import _hub_client as client
 from wildmerge.sources.fetch import fetch
-from wildmerge.sources.lock import apply_lock, license_of, locked_files, read_lock, resolve
-from wildmerge.sources.preflight import ADMITTED, CONVERTED, UNSEEN, UNUSABLE, USABLE, check, table
+from wildmerge.sources.lock import apply_lock, license_of, locked_files, read_lock
+from wildmerge.sources.preflight import UNSEEN, as_table, check
+from wildmerge.sources.resolve import resolve
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHUNK = 64
@@ -52,7 +54,7 @@ def server(monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(hub, "PAUSE", 0.01)
+        monkeypatch.setattr(client, "PAUSE", 0.01)
         monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
         # What arrives is kept in pieces of this size, 10 MB in earnest.
         monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
@@ -893,7 +895,7 @@ def test_the_table_of_a_preflight(wild):
     reports = check(rows)
     assert [r.verdict for r in reports] == [USABLE, USABLE, UNUSABLE, UNSEEN, UNSEEN]
     assert reports[0].notes == ["not locked"]
-    text = table(reports)
+    text = as_table(reports)
     size = (reports[0].size + reports[1].size) / 1e9
     assert text.splitlines()[-1] == f"5 rows, 1 unusable, {size:.2f} GB to download."
     assert len(text.splitlines()) == 6

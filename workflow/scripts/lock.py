@@ -9,7 +9,9 @@ from pathlib import Path
 import yaml
 from wildmerge import WildmergeError
 from wildmerge.files import write_json
-from wildmerge.sources.lock import NAME, is_hub, read_lock, resolve
+from wildmerge.sources.lock import NAME, read_lock
+from wildmerge.sources.registry import source_of
+from wildmerge.sources.resolve import resolve
 from wildmerge.study.sheets import read_models
 
 SCHEMA = Path(__file__).parents[1] / "schemas/models.schema.yaml"
@@ -26,7 +28,7 @@ def main(config: Path) -> int:
         return 1
     write_json(config / NAME, lock)
     total = sum(size for entry in lock.values() for size, _ in entry["files"].values())
-    wanted = len({row["repo"] for row in rows if is_hub(row)})
+    wanted = len({row["repo"] for row in rows if source_of(row["repo"]).locked})
     print(f"{config / NAME}: {len(lock)} of {wanted} repositories, {total / 1e9:.1f} GB.")
     for message in failed:
         print(f"\nNot locked: {message}", file=sys.stderr)

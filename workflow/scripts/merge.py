@@ -3,11 +3,12 @@
 import logging
 from pathlib import Path
 
-from wildmerge.checkpoints.conversions import CONVERSIONS
+from wildmerge.checkpoints.companions import CONVERSIONS
 from wildmerge.files import atomic_file, read_json, write_json
 from wildmerge.merging.factors import UPDATE, Factors, digests, unscaled
 from wildmerge.merging.merge import merge, mergekit_yaml
 from wildmerge.run.jobs import job
+from wildmerge.sources.registry import source_of
 
 
 def read_factors(folders, members, inputs):
@@ -24,11 +25,10 @@ def read_update(folder, recipe, inputs):
 
 
 def loaded(origin, folder):
-    """What mergekit loads to get these weights: a repository of the hub that is merged as it is, or
-    the folder here."""
+    """What mergekit loads to get these weights: by their source's word, or the folder here."""
     record = Path(folder) / CONVERSIONS
     converted = record.exists() and read_json(record)["conversions"]
-    return folder if converted or ":" in origin.partition("@")[0] else origin
+    return folder if converted else source_of(origin).mergekit_name(origin, folder)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Products and sign counts of all task vectors of a base, tensor by tensor (Appendix D)."""
+"""Products of all task vectors of a base, tensor by tensor (Appendix D)."""
 
 import numpy as np
-from wildmerge.checkpoints.verdict import similarity
+from wildmerge.checkpoints.similarity import similarity
 from wildmerge.files import atomic_file
 from wildmerge.run.jobs import job
 

@@ -22,6 +22,12 @@ import torch
 import yaml
 
 from wildmerge import WildmergeError, __version__
+from wildmerge.checkpoints.companions import (
+    CHAT_TEMPLATES,
+    GENERATION,
+    TOKENIZER_FILES,
+    TOKENIZERS,
+)
 from wildmerge.files import atomic_folder, full_disk, require_space
 from wildmerge.merging.factors import Factors
 from wildmerge.methods import METHODS, arguments, is_projection, tsv_m
@@ -45,16 +51,7 @@ REUSED_BYTES = 1 << 28
 PROGRESS = 5
 
 # What, beside weights and config.json, makes a folder a model that loads and tokenises.
-COMPANIONS = (
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "chat_template*",
-)
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+COMPANIONS = (GENERATION, *TOKENIZER_FILES, *CHAT_TEMPLATES)
 
 
 def merge(
@@ -410,10 +407,9 @@ def _write_companions(base: Path, folder: Path, dtype: str) -> None:
     config["dtype" if "dtype" in config else "torch_dtype"] = dtype
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
-    for pattern in COMPANIONS:
-        for file in base.glob(pattern):
-            if file.is_file():
-                shutil.copy(file, folder / file.name)
+    for name in COMPANIONS:
+        if (base / name).is_file():
+            shutil.copy(base / name, folder / name)
 
 
 class _Progress:

@@ -11,6 +11,7 @@ import yaml
 from wildmerge import WildmergeError
 from wildmerge.sources.lock import NAME as LOCK
 from wildmerge.sources.lock import apply_lock, read_lock
+from wildmerge.sources.registry import check_source
 from wildmerge.study.plan import BASE, Evaluation, plan, study_recipes
 
 
@@ -62,6 +63,7 @@ def read_models(path: Path, schema: dict) -> list[dict]:
                 f"{row[None]!r}. Columns are divided by single tabs."
             )
         validate(row, schema, where)
+        check_source(row, where)
         key = row["base"], row["model"]
         if key in seen:
             raise WildmergeError(
