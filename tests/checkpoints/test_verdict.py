@@ -18,7 +18,7 @@ from wildmerge import WildmergeError
 from wildmerge.checkpoints import similarity as products
 from wildmerge.checkpoints import verdict as deltas
 from wildmerge.checkpoints.compatibility import EMBEDDING
-from wildmerge.checkpoints.similarity import similarity
+from wildmerge.checkpoints.similarity import gram_matrices
 from wildmerge.checkpoints.verdict import ancestry, measure, sampled_rank
 
 ROW = {"base": "pico", "model": "it", "repo": "who/it", "revision": "0" * 40}
@@ -252,7 +252,7 @@ def test_what_cannot_be_merged_stays_refused(verdicts):
 def test_similarity_against_all_at_once(family, monkeypatch, size):
     base, experts = family
     monkeypatch.setattr(products, "SLICE", size)
-    found = similarity(base, experts)
+    found = gram_matrices(base, experts)
     all_deltas = [dense(base, path) for path in experts.values()]
     assert list(found["names"]) == sorted(all_deltas[0])
     assert list(found["models"]) == list(experts)
@@ -267,22 +267,22 @@ def test_similarity_refuses_other_shapes_and_nan(family, tmp_path):
     base, experts = family
     other = pico.qwen3(tmp_path / "other", intermediate_size=64)
     with pytest.raises(WildmergeError, match="other names or shapes"):
-        similarity(base, {"ann": experts["ann"], "other": other})
+        gram_matrices(base, {"ann": experts["ann"], "other": other})
 
     def spoil(tensors):
         tensors[QUERY][0, 0] = float("nan")
 
     broken = changed(experts["ann"], tmp_path / "it", spoil)
     with pytest.raises(WildmergeError, match="found NaN or Inf in it"):
-        similarity(base, {"bob": experts["bob"], "it": broken})
+        gram_matrices(base, {"bob": experts["bob"], "it": broken})
 
 
 MEMORY = """
 import resource, sys, torch
-from wildmerge.checkpoints.similarity import similarity
+from wildmerge.checkpoints.similarity import gram_matrices
 torch.set_num_threads(1)
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-similarity(sys.argv[1], {str(i): path for i, path in enumerate(sys.argv[2:])})
+gram_matrices(sys.argv[1], {str(i): path for i, path in enumerate(sys.argv[2:])})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)
 """
 

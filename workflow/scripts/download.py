@@ -2,7 +2,7 @@
 
 from wildmerge.run.jobs import job
 from wildmerge.run.store import once
-from wildmerge.sources.fetch import fetch
+from wildmerge.sources.fetch import fetch_checkpoint
 from wildmerge.sources.registry import source_of
 
 if __name__ == "__main__":
@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
     def download() -> None:
         """Fetch the checkpoint to the job's output."""
-        fetch(
+        fetch_checkpoint(
             params.repo,
             params.revision,
             output,

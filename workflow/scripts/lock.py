@@ -11,7 +11,7 @@ from wildmerge import WildmergeError
 from wildmerge.files import write_json
 from wildmerge.sources.lock import NAME, read_lock
 from wildmerge.sources.registry import source_of
-from wildmerge.sources.resolve import resolve
+from wildmerge.sources.resolve import resolve_lock
 from wildmerge.study.sheets import read_models
 
 SCHEMA = Path(__file__).parents[1] / "schemas/models.schema.yaml"
@@ -22,7 +22,7 @@ def main(config: Path) -> int:
     try:
         schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
         rows = read_models(config / "models.tsv", schema)
-        lock, failed = resolve(rows, read_lock(config / NAME))
+        lock, failed = resolve_lock(rows, read_lock(config / NAME))
     except WildmergeError as error:
         print(error, file=sys.stderr)
         return 1

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from wildmerge import WildmergeError
 from wildmerge.files import write_json
 from wildmerge.run.jobs import job
-from wildmerge.sources.preflight import UNUSABLE, as_table, check
+from wildmerge.sources.preflight import UNUSABLE, as_table, judge_rows
 
 
 def main(rows: list[dict], output: str) -> None:
@@ -18,7 +18,7 @@ def main(rows: list[dict], output: str) -> None:
     Raises:
         WildmergeError: one of them is unusable.
     """
-    judgements = check(rows)
+    judgements = judge_rows(rows)
     print(as_table(judgements), end="", flush=True)
     if bad := [f"{j.base}/{j.model}" for j in judgements if j.verdict == UNUSABLE]:
         raise WildmergeError(

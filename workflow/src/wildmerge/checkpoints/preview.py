@@ -51,7 +51,7 @@ class Preview:
         return replace(self.headers, tokens=self.read_tokens() if self.read_tokens else None)
 
 
-def preview(
+def preview_checkpoint(
     sizes: dict[str, int],
     read: Callable[[str, int, int], bytes],
     names: Iterable[str],

@@ -16,7 +16,7 @@ from wildmerge.tensors.weights import Weights
 SLICE = 1 << 20  # elements of a tensor that are handled at once
 
 
-def similarity(base: str | Path, experts: dict[str, str | Path]) -> dict[str, np.ndarray]:
+def gram_matrices(base: str | Path, experts: dict[str, str | Path]) -> dict[str, np.ndarray]:
     """Products of all task vectors of a base, tensor by tensor, in one pass.
 
     Args:

@@ -10,7 +10,7 @@ from ._source import Wanted
 from .registry import source_of
 
 
-def fetch(
+def fetch_checkpoint(
     repo: str,
     revision: str,
     folder: str | Path,

@@ -47,7 +47,7 @@ class _Seen:
     preview: Preview
 
 
-def check(rows: list[dict[str, str]]) -> list[Judgement]:
+def judge_rows(rows: list[dict[str, str]]) -> list[Judgement]:
     """Judge rows of models.tsv, among them the base of every checkpoint; one judgement a row."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         every = list(pool.map(_look_or_error, rows))
@@ -65,7 +65,7 @@ def _look_or_error(row: dict[str, str]) -> _Seen | WildmergeError | None:
 
 def _look(row: dict[str, str]) -> _Seen | None:
     """What is seen of a row; None if its source shows nothing."""
-    from wildmerge.checkpoints.preview import preview
+    from wildmerge.checkpoints.preview import preview_checkpoint
 
     repo = row["repo"]
     listing = source_of(repo).listing(row)
@@ -73,7 +73,7 @@ def _look(row: dict[str, str]) -> _Seen | None:
         return None
     names = choose(set(listing.files), repo, listing.whole, takes_pickles(row))
     sizes = {name: size for name, (size, _) in listing.files.items()}
-    seen = preview(sizes, listing.read, names, repo, is_base=row["model"] == "base")
+    seen = preview_checkpoint(sizes, listing.read, names, repo, is_base=row["model"] == "base")
     return _Seen(listing, seen)
 
 

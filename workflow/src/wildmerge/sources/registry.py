@@ -12,7 +12,7 @@ from ._source import Source
 
 
 @cache
-def sources() -> dict[str, Source]:
+def known_sources() -> dict[str, Source]:
     """All sources, prefix -> source, found by listing this folder.
 
     Raises:
@@ -43,7 +43,7 @@ def source_of(repo: str) -> Source:
     """
     name, colon, _ = repo.partition(":")
     prefix = name + colon if colon else ""
-    known = sources()
+    known = known_sources()
     if prefix not in known:
         raise WildmergeError(
             f"a source of checkpoints was expected in `repo`, found {repo!r}. Known are "

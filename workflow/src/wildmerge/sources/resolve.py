@@ -6,7 +6,9 @@ from ._choose import choose
 from .registry import source_of
 
 
-def resolve(rows: list[dict[str, str]], lock: dict[str, dict]) -> tuple[dict[str, dict], list[str]]:
+def resolve_lock(
+    rows: list[dict[str, str]], lock: dict[str, dict]
+) -> tuple[dict[str, dict], list[str]]:
     """Look up what is not locked yet, each row at its own source.
 
     Args:
