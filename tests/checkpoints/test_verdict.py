@@ -184,7 +184,7 @@ def test_the_gate():
         admit_script.admit(doubtful, "")
     assert admit_script.admit(doubtful, "it is meant")["admitted_because"] == "it is meant"
     hopeless = doubtful | {"overridable": False, "reasons": ["NaN"]}
-    with pytest.raises(WildmergeError, match="No override can mend that"):
+    with pytest.raises(WildmergeError, match="No reason can change that"):
         admit_script.admit(hopeless, "it is meant")
 
 

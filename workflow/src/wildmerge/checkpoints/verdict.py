@@ -38,11 +38,18 @@ def _squares(base: torch.Tensor, expert: torch.Tensor) -> tuple[float, float]:
 
 
 def sampled_rank(base: torch.Tensor, expert: torch.Tensor) -> int:
-    """The numerical rank of W_i - W_0, looked at on up to 256 rows at even distances.
+    """The numerical rank of W_i - W_0, measured on up to 256 rows at even distances.
 
-    base, expert: (m, n). Returns min(m, n, 256) for a delta of full rank; singular values below a
-    thousandth of the largest count as zero. A merged adapter shows here by its own rank unless
-    rounding to 16 bits has filled up its null space (then it is no longer of low rank).
+    Singular values below a thousandth of the largest count as zero. A merged adapter shows here by
+    its own rank unless rounding to 16 bits has filled up its null space (then it is no longer of
+    low rank).
+
+    Args:
+        base: W_0, (m, n).
+        expert: W_i, (m, n).
+
+    Returns:
+        The rank; min(m, n, 256) for a delta of full rank.
     """
     rows = torch.linspace(0, base.shape[0] - 1, min(base.shape[0], RANK_ROWS)).round().long()
     delta = expert[rows].double() - base[rows].double()
@@ -55,12 +62,20 @@ def sampled_rank(base: torch.Tensor, expert: torch.Tensor) -> int:
 def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
     """Measure a checkpoint's task vector and say whether it can be merged with its base.
 
-    base, expert: checkpoint folders. row: the checkpoint's row of models.tsv.
-    Returns what `results/task_vectors/{base}/{model}.json` holds: `compatible`, the `reasons`
-    against it (`overridable` if the sheet's `admit` may set them aside), `conversions` made at
-    the download, `warnings`, digests of both sets of weights, norm (L2) and relative norm of the
-    whole delta and of every tensor, and the rank where a tensor's delta is of low rank. A
-    checkpoint that cannot be read is refused, not an error; a base that cannot is an error.
+    Args:
+        base: the base's checkpoint folder.
+        expert: the checkpoint's folder.
+        row: the checkpoint's row of models.tsv.
+
+    Returns:
+        What `results/task_vectors/{base}/{model}.json` holds: `compatible`, the `reasons` against
+        it (`overridable` if the sheet's `admit` may set them aside), `conversions` made at the
+        download, `warnings`, digests of both sets of weights, norm (L2) and relative norm of the
+        whole delta and of every tensor, and the rank where a tensor's delta is of low rank. A
+        checkpoint that cannot be read is refused by its reasons.
+
+    Raises:
+        WildmergeError: the base cannot be read, or its numbers are not finite.
     """
     start = time.monotonic()
     expert = Path(expert)
@@ -157,11 +172,16 @@ def _broken_base(weights: Weights, name: str) -> WildmergeError:
 def ancestry(verdicts: list[dict]) -> dict[str, float]:
     """How far each checkpoint's quietest tensors moved, against its whole family.
 
-    verdicts: of all checkpoints of one base. Returns model -> the relative norm that nine tenths
-    of its tensors exceed, over the median of the others' relative norms. Fine-tuning leaves some
-    tensors (norms, embeddings) nearly where they were, so this is below 1; a checkpoint of another
-    ancestor has moved everywhere, by more than its family moves at all. Checkpoints without a
-    norm, and families of fewer than three, are left out.
+    Fine-tuning leaves some tensors (norms, embeddings) nearly where they were, so this is below 1;
+    a checkpoint of another ancestor has moved everywhere, by more than its family moves at all.
+
+    Args:
+        verdicts: of all checkpoints of one base.
+
+    Returns:
+        Model -> the relative norm that nine tenths of its tensors exceed, over the median of the
+        others' relative norms. Checkpoints without a norm, and families of fewer than three, are
+        left out.
     """
     known = [v for v in verdicts if v["norm"]]
     scores = {}
@@ -175,45 +195,47 @@ def ancestry(verdicts: list[dict]) -> dict[str, float]:
 def duplicates(verdicts: list[dict]) -> dict[str, str]:
     """Checkpoints with the weights of another: model -> the first of the same digest."""
     first: dict[str, str] = {}
-    found: dict[str, str] = {}
+    copies: dict[str, str] = {}
     for verdict in verdicts:
-        if (
-            verdict["digest"]
-            and first.setdefault(verdict["digest"], verdict["model"]) != (verdict["model"])
-        ):
-            found[verdict["model"]] = first[verdict["digest"]]
-    return found
+        digest, model = verdict["digest"], verdict["model"]
+        if digest and first.setdefault(digest, model) != model:
+            copies[model] = first[digest]
+    return copies
 
 
 def families(verdicts: list[dict], admitted: dict[tuple[str, str], str]) -> list[dict]:
     """What the verdicts of a study say together: one row a checkpoint, for checkpoints.csv.
 
-    verdicts: of all its checkpoints, of any number of bases. admitted: (base, model) -> the
-    sheet's reason, where it gives one. Each row holds its names, `usable`, norms, `ancestry`
-    (see there; empty in a small family) and `found`, everything that was said about it.
+    Args:
+        verdicts: of all its checkpoints, of any number of bases.
+        admitted: (base, model) -> the sheet's reason, where it gives one.
+
+    Returns:
+        Rows with names, `usable`, norms, `ancestry` (see there; empty in a small family) and
+        `found`, everything that was said about the checkpoint.
     """
     rows = []
     for base in sorted({v["base"] for v in verdicts}):
         family = [v for v in verdicts if v["base"] == base]
         scores, copies = ancestry(family), duplicates(family)
         for verdict in family:
-            model, found = verdict["model"], list(verdict["reasons"])
+            model, said = verdict["model"], list(verdict["reasons"])
             score = scores.get(model)
             if score is not None and score >= STRANGER:
-                found.append(
+                said.append(
                     f"nine tenths of its tensors moved at least {score:.1f} times as far as the "
                     f"median of its family as a whole: its ancestor is probably not {base}"
                 )
             if model in copies:
-                found.append(f"it has the same weights as {copies[model]}")
+                said.append(f"it has the same weights as {copies[model]}")
             reason = admitted.get((base, model), "")
             hard = verdict["reasons"] and not verdict["overridable"]
             rows.append(
                 {key: verdict[key] for key in ("base", "model", "repo", "revision")}
-                | {"usable": not found or bool(reason and not hard)}
+                | {"usable": not said or bool(reason and not hard)}
                 | {"norm": verdict["norm"], "relative_norm": verdict["relative_norm"]}
                 | {"ancestry": score, "low_rank_tensors": _low_rank(verdict)}
-                | {"found": "; ".join(found), "admitted": reason}
+                | {"found": "; ".join(said), "admitted": reason}
                 | {"conversions": "; ".join(verdict["conversions"])}
                 | {"warnings": "; ".join(verdict["warnings"])}
             )

@@ -55,9 +55,9 @@ def choose(names: set[str], where: str, read: Callable[[str], bytes], pickles: b
         )
     else:
         gguf = sorted(name for name in top if name.endswith(".gguf"))
-        found = f"GGUF files only ({', '.join(gguf[:3])})" if gguf else "no weights at all"
+        there = f"GGUF files only ({', '.join(gguf[:3])})" if gguf else "no weights at all"
         raise WildmergeError(
-            f"Safetensors were expected in {where}, but it holds {found}. Quantised weights have "
+            f"Safetensors were expected in {where}, but it holds {there}. Quantised weights have "
             "lost what a task vector is made of: choose the repository that they were made from."
         )
     if missing := [name for name in weights if name not in names]:
