@@ -1,5 +1,5 @@
 # wildmerge: what happens when fine-tuned checkpoints of one base are merged in the wild.
-# Every rule of the study, in the order of the paper's Figure 1:
+# Every rule, in the order of the paper's Figure 1:
 # download -> task vectors -> merge -> evaluate -> aggregate.
 
 from snakemake.utils import min_version
@@ -8,7 +8,6 @@ min_version("9.27")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/demo.smk"
 
 
 wildcard_constraints:
@@ -79,6 +78,50 @@ rule download:
         base=lambda w: None if w.model == BASE else reference(w.base, BASE),
     script:
         "workflow/scripts/download.py"
+
+
+# The examples' checkpoints are fine-tuned here, and not downloaded; no part of the paper's study.
+ruleorder: finetune > download
+
+
+rule fetch_training:
+    output:
+        directory("resources/training/{set}"),
+    log:
+        "logs/fetch_training/{set}.log",
+    conda:
+        "envs/wildmerge.yaml"
+    params:
+        package=EXPERTS.package,
+        sources=lambda w: EXPERTS.sources(w.set),
+    script:
+        "workflow/scripts/fetch_training.py"
+
+
+rule finetune:
+    input:
+        base=lambda w: paths.checkpoint(w.trained.split("/")[0], BASE),
+        training=lambda w: f"resources/training/{EXPERTS.trained[w.trained].set}",
+    output:
+        directory("resources/checkpoints/{trained}"),
+    log:
+        "logs/finetune/{trained}.log",
+    benchmark:
+        "benchmarks/finetune/{trained}.tsv"
+    wildcard_constraints:
+        # Just these: a checkpoint of the same name of another base is downloaded.
+        trained="|".join(map(re.escape, EXPERTS.trained)) or "none",
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        sources=lambda w: EXPERTS.trained[w.trained].sources,
+        training=lambda w: EXPERTS.trained[w.trained].training,
+    script:
+        "workflow/scripts/finetune.py"
 
 
 rule preflight:

@@ -119,20 +119,15 @@ def homogeneous(folder, bases=("sim",), recipes=RECIPES, seed=0):
 
 
 def similarity(models, seed=0, tensors=40, size=200):
-    """Gram matrices and sign counts of random task vectors, as similarity.npz holds them."""
+    """Gram matrices of random task vectors, as similarity.npz holds them."""
     rng = np.random.default_rng(seed)
     delta = rng.normal(size=(tensors, len(models), size))
     delta += 0.5 * rng.normal(size=(tensors, 1, size)) * rng.choice([-1, 1], (1, len(models), 1))
     delta[:5, : len(models) // 2] = 0  # tensors that some checkpoints left alone
-    sign = np.sign(delta)
-    net, both = sign @ sign.swapaxes(1, 2), abs(sign) @ abs(sign).swapaxes(1, 2)
     return {
         "names": np.array([f"model.layers.{t}.weight" for t in range(tensors)]),
         "models": np.array(models),
         "gram": delta @ delta.swapaxes(1, 2),
-        "agree": ((both + net) // 2).astype(np.int64),
-        "oppose": ((both - net) // 2).astype(np.int64),
-        "base_squares": np.ones(tensors),
     }
 
 

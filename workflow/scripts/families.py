@@ -9,11 +9,20 @@ from wildmerge.run.jobs import job
 
 
 def main(verdicts: list[str], admitted: dict[str, str], output: str) -> None:
-    """Write checkpoints.csv; raise WildmergeError after it if a checkpoint may not be used.
+    """Write checkpoints.csv.
 
-    verdicts: paths of the study's verdicts. admitted: "base/model" -> the sheet's reason.
+    Args:
+        verdicts: paths of the study's verdicts.
+        admitted: "base/model" -> the sheet's reason.
+        output: path of the table.
+
+    Raises:
+        WildmergeError: after the writing, if a checkpoint may not be used.
     """
-    reasons = {tuple(name.split("/")): reason for name, reason in admitted.items()}
+    reasons = {}
+    for name, reason in admitted.items():
+        base, model = name.split("/")
+        reasons[base, model] = reason
     rows = families([read_json(path) for path in verdicts], reasons)
     with atomic_file(output) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")

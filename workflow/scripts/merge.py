@@ -3,22 +3,23 @@
 import logging
 from pathlib import Path
 
-from wildmerge.checkpoints.conversions import CONVERSIONS
+from wildmerge.checkpoints.companions import CONVERSIONS
 from wildmerge.files import atomic_file, read_json, write_json
 from wildmerge.merging.merge import merge
 from wildmerge.merging.recipe_yaml import mergekit_yaml
 from wildmerge.merging.shared import digests, open_shared
 from wildmerge.run.jobs import job
+from wildmerge.sources.registry import source_of
 
 
 def loaded(origin: str, folder: str) -> str:
     """What mergekit loads to get these weights.
 
-    A repository of the hub that is merged as it is, or the folder here.
+    By their source's own word, or the folder here where they were converted.
     """
     record = Path(folder) / CONVERSIONS
     converted = record.exists() and read_json(record)["conversions"]
-    return folder if converted or ":" in origin.partition("@")[0] else origin
+    return folder if converted else source_of(origin).mergekit_name(origin, folder)
 
 
 if __name__ == "__main__":

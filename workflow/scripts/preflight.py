@@ -5,24 +5,29 @@ from dataclasses import asdict
 from wildmerge import WildmergeError
 from wildmerge.files import write_json
 from wildmerge.run.jobs import job
-from wildmerge.sources.preflight import UNUSABLE, check, table
+from wildmerge.sources.preflight import UNUSABLE, as_table, judge_rows
 
 
 def main(rows: list[dict], output: str) -> None:
-    """Print the table and keep the reports as JSON; raise WildmergeError if any is unusable.
+    """Print the table and keep the judgements as JSON.
 
-    rows: of models.tsv, the study's checkpoints and their bases.
+    Args:
+        rows: of models.tsv, the study's checkpoints and their bases.
+        output: path of the JSON file.
+
+    Raises:
+        WildmergeError: one of them is unusable.
     """
-    reports = check(rows)
-    print(table(reports), end="", flush=True)
-    if bad := [f"{r.base}/{r.model}" for r in reports if r.verdict == UNUSABLE]:
+    judgements = judge_rows(rows)
+    print(as_table(judgements), end="", flush=True)
+    if bad := [f"{j.base}/{j.model}" for j in judgements if j.verdict == UNUSABLE]:
         raise WildmergeError(
             f"Checkpoints that can be merged with their bases were expected, but {len(bad)} of "
-            f"{len(reports)} cannot be used: {', '.join(bad)}. The table above says why of each. "
-            "Correct their rows in config/models.tsv, admit them there with a reason where the "
-            "table leaves it open, or take them out of the pool."
+            f"{len(judgements)} cannot be used: {', '.join(bad)}. The table above says why of "
+            "each. Correct their rows in config/models.tsv, admit them there with a reason where "
+            "the table leaves it open, or take them out of the pool."
         )
-    write_json(output, [asdict(r) for r in reports])
+    write_json(output, [asdict(j) for j in judgements])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Products and sign counts of all task vectors of a base, tensor by tensor (Appendix D)."""
+"""Products of all task vectors of a base, tensor by tensor (Appendix D)."""
 
 import numpy as np
-from wildmerge.checkpoints.verdict import similarity
+from wildmerge.checkpoints.similarity import gram_matrices
 from wildmerge.files import atomic_file
 from wildmerge.run.jobs import job
 
@@ -9,6 +9,6 @@ if __name__ == "__main__":
     what = "similarity {base}".format(**snakemake.wildcards)
     with job(snakemake.log[0], what, snakemake.threads):
         experts = zip(snakemake.params.models, snakemake.input.experts, strict=True)
-        arrays = similarity(snakemake.input.base, dict(experts))
+        arrays = gram_matrices(snakemake.input.base, dict(experts))
         with atomic_file(snakemake.output[0]) as part, open(part, "wb") as file:
             np.savez_compressed(file, **arrays)

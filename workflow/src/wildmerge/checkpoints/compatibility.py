@@ -6,21 +6,21 @@ headers) and after it (from the folder).
 
 import json
 import math
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wildmerge import WildmergeError
 from wildmerge.tensors.weights import DTYPE_NAMES, Weights
 
+from .companions import CONFIG, TOKENIZERS
+
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-VOCABULARY = (EMBEDDING, HEAD)
+TOKEN_ROWS = (EMBEDDING, HEAD)  # the tensors with a row for every token
 FLOATS = ("BF16", "F16", "F32", "F64")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-
-HEADER_GUESS = 1 << 17  # bytes; nearly every safetensors header is shorter
 
 # What changes the function that the same weights compute. The vocabulary and the tied head are
 # looked at apart; lengths, dropout, token ids and caches change nothing that is measured here.
@@ -43,8 +43,11 @@ FUNCTION_KEYS = (
 class Headers:
     """A checkpoint without its weights.
 
-    config: config.json. tensors: name -> (dtype as safetensors names it, shape). tokens: token ->
-    row of the embedding, None where it was not read. tokenizer: whether there is one at all.
+    Attributes:
+        config: its config.json.
+        tensors: name -> (dtype as safetensors names it, shape).
+        tokens: token -> row of the embedding; None where it was not read.
+        tokenizer: whether there is one at all.
     """
 
     config: dict
@@ -68,7 +71,12 @@ class Findings:
 def read_tokens(tokenizer_json: bytes, where: str) -> dict[str, int]:
     """The vocabulary of a `tokenizer.json`, token -> row, added tokens included.
 
-    where: for the message of the WildmergeError that a file of another kind raises.
+    Args:
+        tokenizer_json: the file's bytes.
+        where: the checkpoint, for the message.
+
+    Raises:
+        WildmergeError: the file is of another kind.
     """
     try:
         content = json.loads(tokenizer_json)
@@ -83,27 +91,12 @@ def read_tokens(tokenizer_json: bytes, where: str) -> dict[str, int]:
         ) from error
 
 
-def parse_header(read: Callable[[int, int], bytes], size: int, where: str) -> dict[str, tuple]:
-    """Read the header of a safetensors file by one or two short reads.
-
-    read: (first, last) -> bytes [first, last) of the file. size: bytes of the whole file, against
-    which the header is checked. where: for messages. Returns tensor -> (dtype, shape).
-    Raises WildmergeError if it is no safetensors file, or a truncated one.
-    """
-    start = read(0, min(size, HEADER_GUESS))
+@contextmanager
+def whole_safetensors(where: str) -> Iterator[None]:
+    """Turn the ValueError of a header that cannot be read into a WildmergeError about `where`."""
     try:
-        (length,) = struct.unpack("<Q", start[:8])
-        if length > size - 8:
-            raise ValueError(f"its header would have {length} bytes, the file has {size}")
-        if len(start) < 8 + length:
-            start += read(len(start), 8 + length)
-        header = json.loads(start[8 : 8 + length])
-        header.pop("__metadata__", None)
-        end = 8 + length + max((info["data_offsets"][1] for info in header.values()), default=0)
-        if end != size:
-            raise ValueError(f"it should have {end} bytes, it has {size}")
-        return {n: (info["dtype"], tuple(info["shape"])) for n, info in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        yield
+    except ValueError as error:
         raise WildmergeError(
             f"A whole safetensors file was expected at {where}, but it is truncated or something "
             f"else: {error}. Choose another checkpoint or another revision of it."
@@ -111,9 +104,14 @@ def parse_header(read: Callable[[int, int], bytes], size: int, where: str) -> di
 
 
 def read_headers(folder: str | Path, weights: Weights | None = None) -> Headers:
-    """Read the headers of a checkpoint folder; `weights` if they lie elsewhere.
+    """Read the headers of a checkpoint folder.
 
-    Raises WildmergeError if its weights or config.json are missing or damaged.
+    Args:
+        folder: the checkpoint's.
+        weights: its weights, where they lie elsewhere.
+
+    Raises:
+        WildmergeError: its weights or config.json are missing or damaged.
     """
     folder = Path(folder)
     weights = Weights(folder) if weights is None else weights
@@ -122,7 +120,7 @@ def read_headers(folder: str | Path, weights: Weights | None = None) -> Headers:
         config=read_config(folder),
         tensors={name: (DTYPE_NAMES[e.dtype], e.shape) for name, e in weights.items()},
         tokens=read_tokens(tokenizer.read_bytes(), str(folder)) if tokenizer.exists() else None,
-        tokenizer=any((folder / name).exists() for name in TOKENIZER_FILES),
+        tokenizer=any((folder / name).exists() for name in TOKENIZERS),
     )
 
 
@@ -142,7 +140,7 @@ def parse_config(text: bytes, where: str) -> dict:
 
 def read_config(folder: str | Path) -> dict:
     """Read config.json of a checkpoint folder; raise WildmergeError if there is none."""
-    path = Path(folder) / "config.json"
+    path = Path(folder) / CONFIG
     if not path.exists():
         raise WildmergeError(
             f"A model's config.json was expected at {path}, but there is none. Choose another "
@@ -155,7 +153,9 @@ def function_of(config: dict) -> dict:
     """The part of a config that changes the function, with transformers' defaults filled in.
 
     So `rope_theta` beside `rope_scaling` and the newer `rope_parameters` compare as equal.
-    Raises ValueError, in words, if transformers refuses the config.
+
+    Raises:
+        ValueError: in words, if transformers refuses the config.
     """
     from transformers import AutoConfig
 
@@ -164,17 +164,17 @@ def function_of(config: dict) -> dict:
     except Exception as error:  # its validators raise many kinds
         raise ValueError(f"transformers refuses its config.json: {error}") from error
     # A sliding window that is switched off, and extras of other tools, must not be compared.
-    found = {key: full.get(key) for key in FUNCTION_KEYS}
+    function = {key: full.get(key) for key in FUNCTION_KEYS}
     if not full.get("use_sliding_window", True):
-        found["sliding_window"] = None
-    if found["head_dim"] is None:
-        found["head_dim"] = full["hidden_size"] // full["num_attention_heads"]
-    found["attention_bias"] = bool(found["attention_bias"])
-    found["mlp_bias"] = bool(found["mlp_bias"])
-    return found
+        function["sliding_window"] = None
+    if function["head_dim"] is None:
+        function["head_dim"] = full["hidden_size"] // full["num_attention_heads"]
+    function["attention_bias"] = bool(function["attention_bias"])
+    function["mlp_bias"] = bool(function["mlp_bias"])
+    return function
 
 
-def _same(one, other) -> bool:
+def _same(one: Any, other: Any) -> bool:
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, float) or isinstance(other, float):
@@ -183,47 +183,49 @@ def _same(one, other) -> bool:
     return one == other
 
 
-def _named(names, shown: int = 3) -> str:
-    names = sorted(names)
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest
+def _named(names: Iterable[str], shown: int = 3) -> str:
+    ordered = sorted(names)
+    rest = f" and {len(ordered) - shown} more" if len(ordered) > shown else ""
+    return ", ".join(ordered[:shown]) + rest
 
 
-def compare(base: Headers, expert: Headers) -> Findings:
+def find_differences(base: Headers, expert: Headers) -> Findings:
     """Say what stands between a checkpoint and a merge with its base."""
-    found = Findings()
+    findings = Findings()
     if not expert.tokenizer:
-        found.doubts.append("it has no tokenizer")
+        findings.doubts.append("it has no tokenizer")
     kind, wanted = expert.config.get("model_type"), base.config.get("model_type")
     if kind != wanted:
-        found.refusals.append(f"its architecture is {kind}, the base's is {wanted}")
-        return found
+        findings.refusals.append(f"its architecture is {kind}, the base's is {wanted}")
+        return findings
     try:
         theirs = function_of(expert.config)
     except ValueError as error:
-        found.refusals.append(str(error))
-        return found
+        findings.refusals.append(str(error))
+        return findings
     ours = function_of(base.config)
     for key in FUNCTION_KEYS:
         if not _same(theirs[key], ours[key]):
-            found.doubts.append(
+            findings.doubts.append(
                 f"config.json: {key} is {theirs[key]}, the base has {ours[key]}; the same weights "
                 "compute another function, and a merge has the base's"
             )
     if base.tokens and expert.tokens:
         moved = [token for token, row in base.tokens.items() if expert.tokens.get(token) != row]
         if moved:
-            found.warnings.append(
+            findings.warnings.append(
                 f"{len(moved)} tokens of the base have other rows or none in its tokenizer "
                 f"({_named(moved)}); the questions are put to every model in the base's tokens"
             )
     if odd := {name for name, (dtype, _) in expert.tensors.items() if dtype not in FLOATS}:
         dtypes = sorted({expert.tensors[name][0] for name in odd})
-        found.refusals.append(f"its weights are quantised: {_named(odd)} ({', '.join(dtypes)})")
+        findings.refusals.append(f"its weights are quantised: {_named(odd)} ({', '.join(dtypes)})")
     if missing := base.tensors.keys() - expert.tensors.keys():
-        found.refusals.append(f"it lacks {len(missing)} tensor(s) of the base: {_named(missing)}")
+        findings.refusals.append(
+            f"it lacks {len(missing)} tensor(s) of the base: {_named(missing)}"
+        )
     if extra := expert.tensors.keys() - base.tensors.keys():
-        found.refusals.append(
+        findings.refusals.append(
             f"it has {len(extra)} tensor(s) that the base has not: {_named(extra)}"
         )
     shapes = {
@@ -232,9 +234,9 @@ def compare(base: Headers, expert: Headers) -> Findings:
         if expert.tensors[name][1] != base.tensors[name][1]
     }
     for name in sorted(shapes)[:3]:
-        found.refusals.append(
+        findings.refusals.append(
             f"{name} has shape {list(shapes[name][0])}, the base's has {list(shapes[name][1])}"
         )
     if len(shapes) > 3:
-        found.refusals.append(f"and {len(shapes) - 3} more tensors have other shapes")
-    return found
+        findings.refusals.append(f"and {len(shapes) - 3} more tensors have other shapes")
+    return findings

@@ -10,51 +10,47 @@ cannot be done safely is left as it is: the verdict on the checkpoint then says 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from wildmerge import WildmergeError
-from wildmerge.checkpoints.compatibility import (
+from wildmerge.files import atomic_folder, read_json
+from wildmerge.tensors.headers import INDEX, SINGLE, read_header
+from wildmerge.tensors.weights import DTYPE_NAMES, DTYPES, Weights
+from wildmerge.tensors.writer import Writer
+
+from .companions import ADAPTER, CONFIG, CONVERSIONS, GENERATION, TOKENIZER_FILES, TOKENIZERS
+from .compatibility import (
     EMBEDDING,
     FLOATS,
     HEAD,
-    TOKENIZER_FILES,
-    VOCABULARY,
+    TOKEN_ROWS,
     Headers,
-    parse_header,
     read_headers,
+    whole_safetensors,
 )
-from wildmerge.files import atomic_folder, read_json
-from wildmerge.tensors.weights import DTYPE_NAMES, DTYPES, INDEX, SINGLE, Weights
-from wildmerge.tensors.writer import Writer
 
-CONVERSIONS = "conversions.json"
-ADAPTER = "adapter_config.json"
 BUFFER = "rotary_emb.inv_freq"
 SLICE = 1 << 22  # elements of a tensor that are compared at once
 _INDEXES = (".safetensors.index.json", ".bin.index.json")
-_TOKENIZER = (
-    *TOKENIZER_FILES,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-)
 
 
 @dataclass
-class Plan:
+class ConversionPlan:
     """What will be done to a checkpoint.
 
-    said: a sentence for each conversion. doubts: what of it the sheet has to admit. drop: tensors
-    to leave out. rows: rows that embedding and head shall have, None to leave them.
-    head_of_embedding: write the tied head out. config: keys of config.json to change, None to
-    remove one. tokenizer: take the base's.
+    Attributes:
+        said: a sentence for each conversion.
+        doubts: what of it the sheet has to admit.
+        drop: tensors to leave out.
+        rows: rows that embedding and head shall have, None to leave them.
+        head_of_embedding: whether to write the tied head out.
+        config: keys of config.json to change, None to remove one.
+        tokenizer: whether to take the base's.
     """
 
     said: list[str] = field(default_factory=list)
@@ -66,13 +62,16 @@ class Plan:
     tokenizer: bool = False
 
 
-def plan(base: Headers, expert: Headers, same_head: bool = True) -> Plan:
+def plan_conversions(base: Headers, expert: Headers, same_head: bool = True) -> ConversionPlan:
     """Plan the conversions of a checkpoint from its headers and the base's.
 
-    same_head: whether a head that the tied base has not equals the embedding, which is seen in
-    the weights only.
+    Args:
+        base: the base's headers.
+        expert: the checkpoint's.
+        same_head: whether a head that the tied base has not equals the embedding, which is seen in
+            the weights only.
     """
-    todo = Plan()
+    todo = ConversionPlan()
     _drop_buffers(expert, todo)
     _plan_rows(base, expert, todo)
     if HEAD in expert.tensors and HEAD not in base.tensors and same_head:
@@ -96,12 +95,12 @@ def plan(base: Headers, expert: Headers, same_head: bool = True) -> Plan:
     return todo
 
 
-def plan_base(base: Headers, same_head: bool) -> Plan:
+def plan_base_conversions(base: Headers, same_head: bool) -> ConversionPlan:
     """Plan the conversions of a base: a tied head that was stored all the same is left out.
 
     Whoever saves a fine-tune of it with transformers leaves it out, too.
     """
-    todo = Plan()
+    todo = ConversionPlan()
     _drop_buffers(base, todo)
     if HEAD in base.tensors and base.config.get("tie_word_embeddings") and same_head:
         todo.drop.add(HEAD)
@@ -109,13 +108,13 @@ def plan_base(base: Headers, same_head: bool) -> Plan:
     return todo
 
 
-def _drop_buffers(headers: Headers, todo: Plan) -> None:
+def _drop_buffers(headers: Headers, todo: ConversionPlan) -> None:
     if buffers := {name for name in headers.tensors if name.endswith(BUFFER)}:
         todo.drop |= buffers
         todo.said.append(f"{len(buffers)} rotary buffers were dropped; the config defines them")
 
 
-def _plan_rows(base: Headers, expert: Headers, todo: Plan) -> None:
+def _plan_rows(base: Headers, expert: Headers, todo: ConversionPlan) -> None:
     if EMBEDDING not in base.tensors or EMBEDDING not in expert.tensors:
         return
     rows, wanted = expert.tensors[EMBEDDING][1][0], base.tensors[EMBEDDING][1][0]
@@ -140,13 +139,13 @@ def _plan_rows(base: Headers, expert: Headers, todo: Plan) -> None:
         )
 
 
-def planned(base: Headers, expert: Headers, todo: Plan) -> Headers:
+def headers_after(base: Headers, expert: Headers, todo: ConversionPlan) -> Headers:
     """The headers that a checkpoint will have after its conversions."""
     tensors = {name: info for name, info in expert.tensors.items() if name not in todo.drop}
     if todo.head_of_embedding and EMBEDDING in tensors:
         tensors[HEAD] = tensors[EMBEDDING]
     if todo.rows is not None:
-        for name in VOCABULARY:
+        for name in TOKEN_ROWS:
             if name in tensors:
                 dtype, shape = tensors[name]
                 tensors[name] = dtype, (todo.rows, *shape[1:])
@@ -185,8 +184,9 @@ def convert(
     """
     for name, path in files.items():
         if path.suffix == ".safetensors":
-            size = path.stat().st_size
-            parse_header(partial(_span, path), size, f"{where}, file {name}")
+            with whole_safetensors(f"{where}, file {name}"):
+                read_header(path)
+    base = None if base is None else Path(base)
     with atomic_folder(folder) as part:
         came = part / ".came"  # the weights as they came
         came.mkdir()
@@ -205,39 +205,33 @@ def convert(
         # By its tensors: an adapter can be called model.safetensors, and a full checkpoint can
         # have an adapter_config.json left over.
         adapter = any(".lora_" in name for name in weights)
-        if adapter and base is None:
-            raise WildmergeError(
-                f"A base model was expected in {where}, but it is an adapter. Name the model that "
-                "it adapts as the base in config/models.tsv."
-            )
         if adapter:
-            said += _merge_adapter(part, weights, Path(base), where)
+            if base is None:
+                raise WildmergeError(
+                    f"A base model was expected in {where}, but it is an adapter. Name the model "
+                    "that it adapts as the base in config/models.tsv."
+                )
+            said += _merge_adapter(part, weights, base, where)
         else:
             headers, same_head = read_headers(part, weights), _head_is_embedding(weights)
             if base is None:
-                todo = plan_base(headers, same_head)
-                after = planned(headers, headers, todo)
+                todo = plan_base_conversions(headers, same_head)
+                after = headers_after(headers, headers, todo)
             else:
                 ours = read_headers(base)
-                todo = plan(ours, headers, same_head)
-                after = planned(ours, headers, todo)
-            _carry_out(part, weights, base, todo, after)
+                todo = plan_conversions(ours, headers, same_head)
+                after = headers_after(ours, headers, todo)
+            _carry_out(part, weights, base or part, todo, after)
             said, doubts = said + todo.said, todo.doubts
         (part / ADAPTER).unlink(missing_ok=True)
         shutil.rmtree(came)
-        if not any((part / name).exists() for name in TOKENIZER_FILES):
+        if not any((part / name).exists() for name in TOKENIZERS):
             raise WildmergeError(
                 f"A tokenizer was expected in {where}, but it has none of "
-                f"{', '.join(TOKENIZER_FILES)}. Choose another revision or another base."
+                f"{', '.join(TOKENIZERS)}. Choose another revision or another base."
             )
         record = {"conversions": said, "doubts": doubts}
         _put(part / CONVERSIONS, json.dumps(record, indent=1) + "\n")
-
-
-def _span(path: Path, first: int, last: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(first)
-        return file.read(last - first)
 
 
 def _put(path: Path, text: str) -> None:
@@ -273,17 +267,10 @@ def _write_index(folder: Path) -> list[str]:
     placed = {}
     shards = sorted(folder.glob("*.safetensors"))
     for shard in shards:
-        for name in _names(shard):
+        for name in read_header(shard):
             placed[name] = shard.name
     _put(folder / INDEX, json.dumps({"metadata": {}, "weight_map": placed}, indent=1) + "\n")
     return [f"an index was written for {len(shards)} file(s) that came without one"]
-
-
-def _names(shard: Path) -> list[str]:
-    with open(shard, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    return [name for name in header if name != "__metadata__"]
 
 
 def _head_is_embedding(weights: Weights) -> bool:
@@ -305,7 +292,10 @@ def _head_is_embedding(weights: Weights) -> bool:
 def _stream(folder: Path, tensors: dict[str, tuple], read: Callable[[str], torch.Tensor]) -> None:
     """Write a model's weights to `folder`, one tensor in memory at a time.
 
-    tensors: name -> (dtype, shape) of what read(name) gives.
+    Args:
+        folder: an empty folder.
+        tensors: name -> (dtype, shape) of what read(name) gives.
+        read: name -> the tensor.
     """
     writer = Writer(folder, tensors)
     for name in tensors:
@@ -313,13 +303,13 @@ def _stream(folder: Path, tensors: dict[str, tuple], read: Callable[[str], torch
 
 
 def _carry_out(
-    folder: Path, weights: Weights, base: str | Path | None, todo: Plan, after: Headers
+    folder: Path, weights: Weights, base: Path, todo: ConversionPlan, after: Headers
 ) -> None:
     """Make the checkpoint of `folder` what was planned, from the weights as they came."""
 
     def read(name: str) -> torch.Tensor:
         tensor = weights.read(EMBEDDING if todo.head_of_embedding and name == HEAD else name)
-        if todo.rows is None or name not in VOCABULARY:
+        if todo.rows is None or name not in TOKEN_ROWS:
             return tensor
         rows, width = tensor.shape
         if rows >= todo.rows:
@@ -334,27 +324,37 @@ def _carry_out(
         for path in weights.folder.iterdir():
             os.replace(path, folder / path.name)
     if todo.config:
-        _put(folder / "config.json", json.dumps(after.config, indent=2) + "\n")
+        _put(folder / CONFIG, json.dumps(after.config, indent=2) + "\n")
     if todo.tokenizer:
-        _take_tokenizer(folder, Path(base))
+        _take_tokenizer(folder, base)
 
 
 def _take_tokenizer(folder: Path, base: Path) -> None:
-    for name in _TOKENIZER:
+    for name in TOKENIZER_FILES:
         (folder / name).unlink(missing_ok=True)
         if (base / name).exists():
             shutil.copyfile(base / name, folder / name)
 
 
 def adapter_updates(
-    base: Headers, tensors: dict[str, tuple[str, tuple[int, ...]]], config: dict
+    base: Headers, tensors: Mapping[str, tuple[str, tuple[int, ...]]], config: dict
 ) -> dict[str, tuple[str, str, float] | str]:
     """How each tensor of the base is changed by a LoRA adapter.
 
-    base: the base's headers. tensors: the adapter's own. config: adapter_config.json.
-    Returns base tensor -> (name of A (r, n), name of B (m, r), scale), or the name of a tensor of
-    the adapter that replaces it. W + scale B A is the merged weight (Hu et al., 2022, Eq. 3).
-    Raises ValueError, in words, for what is not a plain LoRA of this base.
+    W + scale B A is the merged weight (Hu et al., 2022, Eq. 3).
+
+    Args:
+        base: the base's headers.
+        tensors: the adapter's own, name -> (dtype, shape).
+        config: its adapter_config.json.
+
+    Returns:
+        Tensor of the base -> (name of A (r, n), name of B (m, r), scale), or the name of a tensor
+        of the adapter that replaces it.
+
+    Raises:
+        ValueError: in words, for what is not a plain LoRA of this base.
+        KeyError: its config lacks `lora_alpha`.
     """
     if config.get("peft_type", "LORA") != "LORA" or config.get("use_dora"):
         kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
@@ -372,7 +372,7 @@ def adapter_updates(
             other = name.replace(".lora_A.", ".lora_B.")
             if other not in tensors:
                 raise ValueError(f"{name} has no partner {other}")
-            merged = (tensors[other][1][0], shape[1])
+            merged: tuple[int, ...] = (tensors[other][1][0], shape[1])
             rank = shape[0]
             scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
             updates[target] = (name, other, scale)
@@ -416,12 +416,12 @@ def _merge_adapter(folder: Path, adapter: Weights, base: Path, where: str) -> li
     # Float32 is kept: rounding to 16 bits would be as large as many an adapter's update.
     dtypes = {n: torch.float32 if n in updates else entry.dtype for n, entry in ours.items()}
     _stream(folder, {n: (dtypes[n], entry.shape) for n, entry in ours.items()}, read)
-    for name in ("config.json", "generation_config.json"):
+    for name in (CONFIG, GENERATION):
         (folder / name).unlink(missing_ok=True)
         if (base / name).exists():
             shutil.copyfile(base / name, folder / name)
     said = f"a LoRA adapter was merged into the base, in float32: {len(updates)} tensors"
-    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+    if not any((folder / name).exists() for name in TOKENIZERS):
         _take_tokenizer(folder, base)
         said += "; the base's tokenizer was taken"
     return [said]

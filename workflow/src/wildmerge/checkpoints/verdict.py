@@ -1,26 +1,24 @@
-"""Task vectors (deltas, W_i - W_0), streamed: norms, digests, verdicts, Gram matrices, signs.
+"""The verdict on a checkpoint, from its task vector (W_i - W_0): norms, digests, ranks, family.
 
-Nothing keeps more than a tensor of the base and one of an expert, or one slice of each of them,
-in memory; sums run in float64, since 10^8 squares summed in float32 lose the second digit.
+Nothing keeps more than a tensor of the base and one of an expert in memory; sums run in float64,
+since 10^8 squares summed in float32 lose the second digit.
 """
 
 import math
 import time
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from wildmerge import WildmergeError, __version__
-from wildmerge.checkpoints.compatibility import VOCABULARY, Findings, compare, read_headers
-from wildmerge.checkpoints.conversions import CONVERSIONS
 from wildmerge.files import read_json
-from wildmerge.methods.model_stock import interpolation
-from wildmerge.tensors.chunks import deltas as chunk_deltas
-from wildmerge.tensors.chunks import in_parallel, slices
 from wildmerge.tensors.digest import Digest
 from wildmerge.tensors.weights import Weights
+
+from .companions import CONVERSIONS
+from .compatibility import TOKEN_ROWS, Findings, find_differences, read_headers
 
 SLICE = 1 << 20  # elements of a tensor that are handled at once
 RANK_ROWS = 256  # rows that the rank of a delta is looked at on
@@ -41,11 +39,18 @@ def _squares(base: torch.Tensor, expert: torch.Tensor) -> tuple[float, float]:
 
 
 def sampled_rank(base: torch.Tensor, expert: torch.Tensor) -> int:
-    """The numerical rank of W_i - W_0, looked at on up to 256 rows at even distances.
+    """The numerical rank of W_i - W_0, measured on up to 256 rows at even distances.
 
-    base, expert: (m, n). Returns min(m, n, 256) for a delta of full rank; singular values below a
-    thousandth of the largest count as zero. A merged adapter shows here by its own rank unless
-    rounding to 16 bits has filled up its null space (then it is no longer of low rank).
+    Singular values below a thousandth of the largest count as zero. A merged adapter shows here by
+    its own rank unless rounding to 16 bits has filled up its null space (then it is no longer of
+    low rank).
+
+    Args:
+        base: W_0, (m, n).
+        expert: W_i, (m, n).
+
+    Returns:
+        The rank; min(m, n, 256) for a delta of full rank.
     """
     rows = torch.linspace(0, base.shape[0] - 1, min(base.shape[0], RANK_ROWS)).round().long()
     delta = expert[rows].double() - base[rows].double()
@@ -58,12 +63,20 @@ def sampled_rank(base: torch.Tensor, expert: torch.Tensor) -> int:
 def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
     """Measure a checkpoint's task vector and say whether it can be merged with its base.
 
-    base, expert: checkpoint folders. row: the checkpoint's row of models.tsv.
-    Returns what `results/task_vectors/{base}/{model}.json` holds: `compatible`, the `reasons`
-    against it (`overridable` if the sheet's `admit` may set them aside), `conversions` made at
-    the download, `warnings`, digests of both sets of weights, norm (L2) and relative norm of the
-    whole delta and of every tensor, and the rank where a tensor's delta is of low rank. A
-    checkpoint that cannot be read is refused, not an error; a base that cannot is an error.
+    Args:
+        base: the base's checkpoint folder.
+        expert: the checkpoint's folder.
+        row: the checkpoint's row of models.tsv.
+
+    Returns:
+        What `results/task_vectors/{base}/{model}.json` holds: `compatible`, the `reasons` against
+        it (`overridable` if the sheet's `admit` may set them aside), `conversions` made at the
+        download, `warnings`, digests of both sets of weights, norm (L2) and relative norm of the
+        whole delta and of every tensor, and the rank where a tensor's delta is of low rank. A
+        checkpoint that cannot be read is refused by its reasons.
+
+    Raises:
+        WildmergeError: the base cannot be read, or its numbers are not finite.
     """
     start = time.monotonic()
     expert = Path(expert)
@@ -75,23 +88,23 @@ def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
     verdict["conversions"] = record.get("conversions", [])
     ours, base_headers = Weights(base), read_headers(base)
     try:
-        theirs, found = Weights(expert), compare(base_headers, read_headers(expert))
+        theirs, findings = Weights(expert), find_differences(base_headers, read_headers(expert))
     except WildmergeError as error:
-        found = Findings(refusals=[str(error)])
-    found.doubts += record.get("doubts", [])
-    if not found.refusals:
-        _stream(ours, theirs, verdict, found)
-    verdict["reasons"] = found.refusals + found.doubts
-    verdict["warnings"] = found.warnings
-    verdict["overridable"] = bool(found.doubts and not found.refusals)
+        findings = Findings(refusals=[str(error)])
+    findings.doubts += record.get("doubts", [])
+    if not findings.refusals:
+        _stream(ours, theirs, verdict, findings)
+    verdict["reasons"] = findings.refusals + findings.doubts
+    verdict["warnings"] = findings.warnings
+    verdict["overridable"] = bool(findings.doubts and not findings.refusals)
     verdict["compatible"] = not verdict["reasons"]
     verdict["versions"] = {"wildmerge": __version__, "torch": torch.__version__}
     verdict["seconds"] = time.monotonic() - start
     return verdict
 
 
-def _stream(ours: Weights, theirs: Weights, verdict: dict, found: Findings) -> None:
-    """Read both sets of weights once, tensor by tensor, and complete `verdict` and `found`."""
+def _stream(ours: Weights, theirs: Weights, verdict: dict, findings: Findings) -> None:
+    """Read both sets of weights once, tensor by tensor, and complete `verdict` and `findings`."""
     digest, base_digest = Digest(), Digest()
     total = total_base = 0.0
     broken, low, matrices = [], {}, 0
@@ -100,14 +113,14 @@ def _stream(ours: Weights, theirs: Weights, verdict: dict, found: Findings) -> N
         try:
             tensor = theirs.read(name)
         except WildmergeError as error:
-            found.refusals.append(str(error))
+            findings.refusals.append(str(error))
             return
         base_digest.add(name, ours_tensor)
         digest.add(name, tensor)
         delta, weight = _squares(ours_tensor.flatten(), tensor.flatten())
         if not math.isfinite(weight):
             raise _broken_base(ours, name)
-        entry = {"shape": list(tensor.shape), "norm": None, "relative": None}
+        entry: dict[str, Any] = {"shape": list(tensor.shape), "norm": None, "relative": None}
         verdict["tensors"][name] = entry
         if not math.isfinite(delta):
             broken.append(name)
@@ -115,7 +128,7 @@ def _stream(ours: Weights, theirs: Weights, verdict: dict, found: Findings) -> N
         entry["norm"] = math.sqrt(delta)
         entry["relative"] = math.sqrt(delta / weight) if weight else None
         total, total_base = total + delta, total_base + weight
-        if tensor.ndim == 2 and name not in VOCABULARY and delta:
+        if tensor.ndim == 2 and name not in TOKEN_ROWS and delta:
             matrices += 1
             rank = sampled_rank(ours_tensor, tensor)
             # Half of full rank is beyond doubt; spectra that fall steeply come near to full rank.
@@ -123,7 +136,7 @@ def _stream(ours: Weights, theirs: Weights, verdict: dict, found: Findings) -> N
                 entry["rank"] = low[name] = rank
     verdict["digest"], verdict["base_digest"] = digest.hexdigest(), base_digest.hexdigest()
     if broken:
-        found.refusals.append(
+        findings.refusals.append(
             f"NaN or Inf in {len(broken)} tensor(s): {', '.join(broken[:3])}"
             + (" and more" if len(broken) > 3 else "")
         )
@@ -131,19 +144,19 @@ def _stream(ours: Weights, theirs: Weights, verdict: dict, found: Findings) -> N
     verdict["norm"] = math.sqrt(total)
     verdict["relative_norm"] = relative = math.sqrt(total / total_base)
     if total == 0:
-        found.doubts.append("every weight equals the base's: it is a copy, not a fine-tune")
+        findings.doubts.append("every weight equals the base's: it is a copy, not a fine-tune")
     elif relative >= UNRELATED:
-        found.doubts.append(
+        findings.doubts.append(
             f"its delta has {relative:.2f} of the base's norm ({UNRELATED} and more is no "
             "fine-tune): its ancestor must be another model of the same shapes"
         )
     elif relative >= LARGE:
-        found.warnings.append(
+        findings.warnings.append(
             f"its delta has {relative:.2f} of the base's norm: much for a fine-tune; it may have "
             "another ancestor or have been pre-trained further"
         )
     if low:
-        found.warnings.append(
+        findings.warnings.append(
             f"the deltas of {len(low)} of {matrices} changed matrices have rank "
             f"{min(low.values())} to {max(low.values())}: a merged adapter or edit; singular "
             "vectors beyond that rank are arbitrary (TSV-M)"
@@ -160,11 +173,16 @@ def _broken_base(weights: Weights, name: str) -> WildmergeError:
 def ancestry(verdicts: list[dict]) -> dict[str, float]:
     """How far each checkpoint's quietest tensors moved, against its whole family.
 
-    verdicts: of all checkpoints of one base. Returns model -> the relative norm that nine tenths
-    of its tensors exceed, over the median of the others' relative norms. Fine-tuning leaves some
-    tensors (norms, embeddings) nearly where they were, so this is below 1; a checkpoint of another
-    ancestor has moved everywhere, by more than its family moves at all. Checkpoints without a
-    norm, and families of fewer than three, are left out.
+    Fine-tuning leaves some tensors (norms, embeddings) nearly where they were, so this is below 1;
+    a checkpoint of another ancestor has moved everywhere, by more than its family moves at all.
+
+    Args:
+        verdicts: of all checkpoints of one base.
+
+    Returns:
+        Model -> the relative norm that nine tenths of its tensors exceed, over the median of the
+        others' relative norms. Checkpoints without a norm, and families of fewer than three, are
+        left out.
     """
     known = [v for v in verdicts if v["norm"]]
     scores = {}
@@ -177,45 +195,48 @@ def ancestry(verdicts: list[dict]) -> dict[str, float]:
 
 def duplicates(verdicts: list[dict]) -> dict[str, str]:
     """Checkpoints with the weights of another: model -> the first of the same digest."""
-    first, found = {}, {}
+    first: dict[str, str] = {}
+    copies: dict[str, str] = {}
     for verdict in verdicts:
-        if (
-            verdict["digest"]
-            and first.setdefault(verdict["digest"], verdict["model"]) != (verdict["model"])
-        ):
-            found[verdict["model"]] = first[verdict["digest"]]
-    return found
+        digest, model = verdict["digest"], verdict["model"]
+        if digest and first.setdefault(digest, model) != model:
+            copies[model] = first[digest]
+    return copies
 
 
 def families(verdicts: list[dict], admitted: dict[tuple[str, str], str]) -> list[dict]:
     """What the verdicts of a study say together: one row a checkpoint, for checkpoints.csv.
 
-    verdicts: of all its checkpoints, of any number of bases. admitted: (base, model) -> the
-    sheet's reason, where it gives one. Each row holds its names, `usable`, norms, `ancestry`
-    (see there; empty in a small family) and `found`, everything that was said about it.
+    Args:
+        verdicts: of all its checkpoints, of any number of bases.
+        admitted: (base, model) -> the sheet's reason, where it gives one.
+
+    Returns:
+        Rows with names, `usable`, norms, `ancestry` (see there; empty in a small family) and
+        `found`, everything that was said about the checkpoint.
     """
     rows = []
     for base in sorted({v["base"] for v in verdicts}):
         family = [v for v in verdicts if v["base"] == base]
         scores, copies = ancestry(family), duplicates(family)
         for verdict in family:
-            model, found = verdict["model"], list(verdict["reasons"])
+            model, said = verdict["model"], list(verdict["reasons"])
             score = scores.get(model)
             if score is not None and score >= STRANGER:
-                found.append(
+                said.append(
                     f"nine tenths of its tensors moved at least {score:.1f} times as far as the "
                     f"median of its family as a whole: its ancestor is probably not {base}"
                 )
             if model in copies:
-                found.append(f"it has the same weights as {copies[model]}")
+                said.append(f"it has the same weights as {copies[model]}")
             reason = admitted.get((base, model), "")
             hard = verdict["reasons"] and not verdict["overridable"]
             rows.append(
                 {key: verdict[key] for key in ("base", "model", "repo", "revision")}
-                | {"usable": not found or bool(reason and not hard)}
+                | {"usable": not said or bool(reason and not hard)}
                 | {"norm": verdict["norm"], "relative_norm": verdict["relative_norm"]}
                 | {"ancestry": score, "low_rank_tensors": _low_rank(verdict)}
-                | {"found": "; ".join(found), "admitted": reason}
+                | {"found": "; ".join(said), "admitted": reason}
                 | {"conversions": "; ".join(verdict["conversions"])}
                 | {"warnings": "; ".join(verdict["warnings"])}
             )
@@ -224,95 +245,3 @@ def families(verdicts: list[dict], admitted: dict[tuple[str, str], str]) -> list
 
 def _low_rank(verdict: dict) -> int:
     return sum("rank" in tensor for tensor in verdict["tensors"].values())
-
-
-def similarity(base: str | Path, experts: dict[str, str | Path]) -> dict[str, np.ndarray]:
-    """Products and sign counts of all deltas of a base, tensor by tensor, in one pass.
-
-    base: the base's folder. experts: model -> folder; all have the base's names and shapes.
-    Returns `names` (T,) of the tensors and `models` (k,) as text, `gram` (T, k, k) float64, the
-    products <W_i - W_0, W_j - W_0>, `agree` and `oppose` (T, k, k) int64, how many entries moved
-    in the same and in opposite directions, and `base_squares` (T,) float64, ||W_0||^2.
-    Raises WildmergeError if a checkpoint has not the base's tensors, or not finite ones.
-    """
-    ours = Weights(base)
-    theirs = {model: Weights(folder) for model, folder in experts.items()}
-    names, k = sorted(ours), len(theirs)
-    for model, weights in theirs.items():
-        shapes = {name: weights[name].shape for name in weights}
-        if shapes != {name: ours[name].shape for name in ours}:
-            raise WildmergeError(
-                f"The tensors of the base {ours.folder} were expected in {weights.folder}, found "
-                f"other names or shapes. See the verdict on {model} for which, and drop it."
-            )
-    gram = np.zeros((len(names), k, k))
-    agree, oppose = np.zeros((2, len(names), k, k), dtype=np.int64)
-    base_squares = np.zeros(len(names))
-    for t, name in enumerate(names):
-        size = torch.Size(ours[name].shape).numel()
-        for first in range(0, size, SLICE):
-            last = min(first + SLICE, size)
-            start = ours.read_part(name, first, last)
-            members = [weights.read_part(name, first, last) for weights in theirs.values()]
-            work = partial(_products, start, members)
-            for products, same, opposite, squares in in_parallel(work, slices(last - first)):
-                gram[t] += products
-                agree[t] += same
-                oppose[t] += opposite
-                base_squares[t] += squares
-        if not np.isfinite(gram[t]).all():
-            models = [
-                m for m, bad in zip(theirs, ~np.isfinite(gram[t].diagonal()), strict=True) if bad
-            ]
-            raise WildmergeError(
-                f"Finite numbers were expected in tensor {name} of {ours.folder} and its "
-                f"checkpoints, found NaN or Inf in {', '.join(models)}. Drop what is broken."
-            )
-    return {
-        "names": np.array(names),
-        "models": np.array(list(theirs)),
-        "gram": gram,
-        "agree": agree,
-        "oppose": oppose,
-        "base_squares": base_squares,
-    }
-
-
-def _products(start: torch.Tensor, members: list[torch.Tensor], part: slice) -> tuple:
-    """Gram matrix, agreeing and opposite signs (k, k), and ||W_0||^2, of one chunk.
-
-    The chunk's products are formed in float32 from differences that are exact to its last bit,
-    and summed up in float64 by the caller: an error of 10^-7 of the norms' product.
-    """
-    vectors = chunk_deltas(start, members, part)  # (k, chunk) float32
-    products = (vectors @ vectors.T).double().numpy()
-    # Counts below 2^24 are exact in float32.
-    signs = vectors.sign_()
-    net = (signs @ signs.T).numpy().astype(np.int64)
-    moved = signs.abs_()
-    both = (moved @ moved.T).numpy().astype(np.int64)
-    weight = start[part].double()
-    return products, (both + net) // 2, (both - net) // 2, torch.dot(weight, weight).item()
-
-
-def predicted_norm(
-    similarities: dict[str, np.ndarray], members: list[str], weights: np.ndarray | float
-) -> float:
-    """The norm of a linear merge's update, sum_i w_i (W_i - W_0), from the products alone.
-
-    similarities: as `similarity` returns (or the loaded .npz). members: its k' models. weights:
-    one for all, (k',), or (T, k') where every tensor has its own.
-    """
-    places = [list(similarities["models"]).index(model) for model in members]
-    gram = similarities["gram"][:, places][:, :, places]  # (T, k', k')
-    w = np.broadcast_to(weights, (len(gram), len(places)))
-    # Rounding may leave a sum of squares a hair below zero.
-    return float(np.sqrt(max(0.0, np.einsum("ti,tij,tj->", w, gram, w))))
-
-
-def model_stock_weights(similarities: dict[str, np.ndarray], members: list[str]) -> np.ndarray:
-    """Each member's weight (T, k') in a Model Stock merge (Eq. 4), from the products alone."""
-    places = [list(similarities["models"]).index(model) for model in members]
-    gram = torch.from_numpy(similarities["gram"][:, places][:, :, places])
-    t = np.array([interpolation(products) for products in gram])
-    return np.repeat(t[:, None] / len(members), len(members), axis=1)

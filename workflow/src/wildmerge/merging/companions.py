@@ -5,18 +5,16 @@ import shutil
 from pathlib import Path
 
 from wildmerge import WildmergeError
+from wildmerge.checkpoints.companions import (
+    CHAT_TEMPLATES,
+    CONFIG,
+    GENERATION,
+    TOKENIZER_FILES,
+    TOKENIZERS,
+)
 
 # What, beside weights and config.json, makes a folder a model that loads and tokenises.
-COMPANIONS = (
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "chat_template*",
-)
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_COPIED = (GENERATION, *TOKENIZER_FILES, *CHAT_TEMPLATES)
 
 
 def check_companions(base: Path, where: str) -> None:
@@ -26,7 +24,7 @@ def check_companions(base: Path, where: str) -> None:
         base: its folder.
         where: the merge in words, for the message.
     """
-    if not (base / "config.json").is_file():
+    if not (base / CONFIG).is_file():
         raise WildmergeError(
             f"{where}: the base {base} has no config.json, without which no model loads. Delete "
             "that folder, so that it is made again."
@@ -47,12 +45,11 @@ def write_companions(base: Path, folder: Path, dtype: str) -> None:
         folder: the merge's.
         dtype: of the merge's weights, by torch's name of it.
     """
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((base / CONFIG).read_text(encoding="utf-8"))
     # transformers 5 writes `dtype`, older ones `torch_dtype`; both read either.
     config["dtype" if "dtype" in config else "torch_dtype"] = dtype
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
-    for pattern in COMPANIONS:
-        for file in base.glob(pattern):
-            if file.is_file():
-                shutil.copy(file, folder / file.name)
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    for name in _COPIED:
+        if (base / name).is_file():
+            shutil.copy(base / name, folder / name)

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from wildmerge.methods import METHODS
-from wildmerge.methods import MERGEKIT
+from wildmerge.methods import MERGEKIT, METHODS
 
 
 def mergekit_yaml(

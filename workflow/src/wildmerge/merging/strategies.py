@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from wildmerge import WildmergeError
-from wildmerge.methods import METHODS, Method, arguments, is_projection, tsv_m
-from wildmerge.methods import MERGEKIT
+from wildmerge.methods import MERGEKIT, METHODS, Method, arguments, is_projection, tsv_m
 from wildmerge.tensors.weights import Weights
 
 from .shared import ExpertFactors, Shared, SharedUpdate, SumFactors

@@ -140,7 +140,8 @@ def _grey(text: str) -> str:
 
 def to_latex(header, rows, reference: str, small=("published",)) -> str:
     """A LaTeX tabular (booktabs) of what `layout` gives; small texts stand in grey rows of their
-    own, named by `small`."""
+    own, named by `small`.
+    """
     lines = [
         r"% Needs booktabs and xcolor. Cells: share of models above / mean gain in points.",
         rf"\begin{{tabular}}{{llr{'c' * len(header)}}}",

@@ -117,7 +117,8 @@ def duration(seconds: float) -> str:
 
 def table(header: list, rows: list, wide=(), names: int = 1) -> str:
     """An HTML table of ready cells; the first `names` columns name the row, those of `wide` hold
-    prose. A line stands above a row that begins a new first name."""
+    prose. A line stands above a row that begins a new first name.
+    """
     heads = "".join(
         f"<th{' class=text' if i < names or i in wide else ''}>{name}</th>"
         for i, name in enumerate(header)

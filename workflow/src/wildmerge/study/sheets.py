@@ -8,6 +8,7 @@ from pathlib import Path
 from wildmerge import WildmergeError, methods
 from wildmerge.sources.lock import NAME as LOCK
 from wildmerge.sources.lock import apply_lock, read_lock
+from wildmerge.sources.registry import check_source
 from wildmerge.study.plan import BASE, Evaluation, plan, study_recipes
 from wildmerge.validation import read_yaml, validate
 
@@ -30,6 +31,7 @@ def read_models(path: Path, schema: dict) -> list[dict]:
                 f"{row[None]!r}. Columns are divided by single tabs."
             )
         validate(row, schema, where)
+        check_source(row, where)
         key = row["base"], row["model"]
         if key in seen:
             raise WildmergeError(

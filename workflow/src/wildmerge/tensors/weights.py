@@ -14,8 +14,7 @@ import torch
 
 from wildmerge import WildmergeError
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+from .headers import INDEX, SINGLE, read_header
 
 # The names of the safetensors format (its public specification) and torch's.
 DTYPES = {
@@ -82,7 +81,7 @@ class Weights(Mapping[str, Entry]):
         if index.exists():
             placed = _read_index(index)
             for shard in sorted(set(placed.values())):
-                found = _read_header(self.folder / shard)
+                found = _read_entries(self.folder / shard)
                 self._entries |= {n: e for n, e in found.items() if placed.get(n) == shard}
             if lost := sorted(set(placed) - set(self._entries)):
                 raise WildmergeError(
@@ -91,7 +90,7 @@ class Weights(Mapping[str, Entry]):
                     f"folder {self.folder} and make it again."
                 )
         else:
-            self._entries = _read_header(self.folder / SINGLE)
+            self._entries = _read_entries(self.folder / SINGLE)
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -218,29 +217,18 @@ def _read_index(index: Path) -> dict[str, str]:
         ) from error
 
 
-def _read_header(path: Path) -> dict[str, Entry]:
+def _read_entries(path: Path) -> dict[str, Entry]:
     """The entries of one safetensors file, checked against the file's size."""
     try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > size - 8:
-                raise ValueError(f"its header should have {length} bytes, the file has {size}")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        start = 8 + length
         entries = {}
-        for name, info in header.items():
-            first, last = info["data_offsets"]
-            shape, dtype = tuple(info["shape"]), DTYPES[info["dtype"]]
-            nbytes = torch.Size(shape).numel() * dtype.itemsize
-            if last - first != nbytes or first < 0:
-                raise ValueError(f"{name} should have {nbytes} bytes, its place has {last - first}")
-            if start + last > size:
-                raise ValueError(f"it has {size} bytes, {name} would end at byte {start + last}")
-            entries[name] = Entry(shape, dtype, path, start + first, nbytes)
+        for name, place in read_header(path).items():
+            dtype, nbytes = DTYPES[place.dtype], place.last - place.first
+            wanted = torch.Size(place.shape).numel() * dtype.itemsize
+            if nbytes != wanted:
+                raise ValueError(f"{name} should have {wanted} bytes, its place has {nbytes}")
+            entries[name] = Entry(place.shape, dtype, path, place.first, nbytes)
         return entries
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         what = error.strerror if isinstance(error, OSError) else error
         raise WildmergeError(
             f"Expected a whole safetensors file at {path}, but it is missing, truncated or "

@@ -7,7 +7,8 @@ from wildmerge.run.jobs import job
 
 def draw(merges):
     """merges: rows of merges.csv. Returns the figure: a row a family of methods, a column a base;
-    for a single base the families stand side by side."""
+    for a single base the families stand side by side.
+    """
     recipes = style.order(merges["recipe"])
     others = {style.family(recipe) for recipe in recipes} - set(style.METHODS)
     families = style.FAMILIES | {"other": others}

@@ -8,7 +8,8 @@ from wildmerge.run.jobs import job
 def draw(merges, comparisons, recipes):
     """merges, comparisons: the study's tables; recipes: name -> {parameters}. Returns the figure:
     a panel a base, a line a boosted recipe; bars are 95 % intervals over questions of the
-    difference to the base."""
+    difference to the base.
+    """
     swept = {style.family(recipe) for recipe in merges["recipe"] if "-beta" in recipe}
     names = style.order(swept) or ["task_arithmetic_sb"]
     points = {name: sweep(merges, comparisons, recipes, name) for name in names}

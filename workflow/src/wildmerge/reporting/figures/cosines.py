@@ -26,7 +26,8 @@ def cell(value):
 
 def draw(similarities, checkpoints):
     """similarities: base -> similarity.npz; checkpoints: base -> names in the sheet's order.
-    Returns the figure: a panel a base, the whole task vectors' cosines."""
+    Returns the figure: a panel a base, the whole task vectors' cosines.
+    """
     figure, axes = style.grid(*style.near_square(len(checkpoints)), width=4.6, height=4.1)
     for ax in axes.flat[len(checkpoints) :]:
         ax.axis("off")

@@ -10,7 +10,8 @@ from wildmerge.run.jobs import job
 def draw(merges, comparisons, recipes):
     """merges, comparisons: the study's tables; recipes: name -> {parameters}. Returns the figure:
     a panel a base, a line a lambda of the sweep; bars, on the recipe's own lambda, are 95 %
-    intervals over questions of the difference to the base."""
+    intervals over questions of the difference to the base.
+    """
     points = sweep(merges, comparisons, recipes, "ties")
     lambdas = sorted(points["lambda"].unique())
     panels = style.panels(merges)

@@ -13,7 +13,8 @@ COLOURS = {"above": style.ABOVE, "below": style.BELOW, "not told apart": "#9A9A9
 def draw(comparisons):
     """comparisons: rows of comparisons.csv. Returns the figure: a row a base and suite, a column a
     method. Up to `NAMED` merges stand under each other by name, more are sorted by their gain;
-    colours tell the verdict after correction."""
+    colours tell the verdict after correction.
+    """
     rows = comparisons[(comparisons["reference"] == "base") & (comparisons["n"] > 1)]
     recipes, panels = style.order(rows["recipe"]), style.panels(rows)
     most = rows.groupby(["base", "suite", "recipe"]).size().max()

@@ -9,7 +9,8 @@ from wildmerge.run.jobs import job
 
 def draw(answers):
     """answers: rows of answers.csv. Returns the figure: a panel a base and suite, a row a method;
-    the thick bar is the 95 % interval over questions, the thin one over draws."""
+    the thick bar is the 95 % interval over questions, the thin one over draws.
+    """
     answers = answers[answers["reference"] == "base"]
     recipes = style.order(answers["recipe"])
     panels = style.panels(answers)

@@ -7,7 +7,8 @@ from wildmerge.run.jobs import job
 
 def draw(merges):
     """merges: rows of merges.csv. Returns the figure: a panel a base and suite, a mark a merge;
-    larger marks are merges of more checkpoints."""
+    larger marks are merges of more checkpoints.
+    """
     merged = merges[merges["recipe"] != "identity"]
     panels = style.panels(merged)
     figure, axes = style.grid(1, len(panels), width=3.6 if len(panels) == 1 else 2.8, height=2.8)

@@ -12,7 +12,8 @@ LOOKS = [("o", "#009E73"), ("s", "#0072B2"), ("^", "#D55E00"), ("D", "#CC79A7")]
 def draw(merges, comparisons, study):
     """merges, comparisons: the study's tables; study: its YAML, for its groups. Returns the figure:
     a row a base, a column a suite; bars are 95 % intervals over questions of the difference to the
-    base."""
+    base.
+    """
     against_base = comparisons[comparisons["reference"] == "base"]
     merges = merges.merge(against_base[[*MODEL, "low", "high"]], "left", MODEL)
     suites = [suite for suite in study["suites"] if suite in set(merges["suite"])]

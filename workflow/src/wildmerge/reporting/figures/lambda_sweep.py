@@ -10,7 +10,8 @@ LOOKS = {"mean": ("mean of the task vectors", "o", "-"), "sum": ("sum, not norma
 def draw(merges, comparisons, recipes):
     """merges, comparisons: the study's tables; recipes: name -> {parameters}. Returns the figure:
     a panel a base, a line a way to combine; bars are 95 % intervals over questions of the
-    difference to the base."""
+    difference to the base.
+    """
     points = sweep(merges, comparisons, recipes, "task_arithmetic")
     panels = style.panels(merges)
     figure, axes = style.grid(1, len(panels), width=3.4 if len(panels) == 1 else 2.7)

@@ -13,7 +13,8 @@ SEED = 0  # of the bootstrap
 def effects(merges):
     """merges: rows of merges.csv of one base and suite. Returns the names of the checkpoints, the
     recipes, the effects (checkpoints, recipes) in points, NaN where the draws are too few, and
-    whether their 95 % interval over draws leaves out zero."""
+    whether their 95 % interval over draws leaves out zero.
+    """
     drawn = merges[(merges["draw"] > 0)].dropna(subset="gain")
     names = sorted(set(";".join(drawn["members"]).split(";")) - {""})
     recipes = style.order(drawn["recipe"])
@@ -31,7 +32,8 @@ def effects(merges):
 
 def draw(merges):
     """merges: rows of merges.csv. Returns the figure: a panel a base and suite, checkpoints by
-    methods; effects whose interval leaves out zero are marked with a star."""
+    methods; effects whose interval leaves out zero are marked with a star.
+    """
     panels = style.panels(merges)
     found = [effects(rows) for _, rows in panels]
     rows = max(len(names) if np.isfinite(effect).any() else 0 for names, _, effect, _ in found)

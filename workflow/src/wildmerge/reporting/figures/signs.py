@@ -8,14 +8,16 @@ from wildmerge.run.jobs import job
 
 def counts(gram):
     """gram: (tensors, k, k). Returns the numbers of tensors with a positive and a negative cosine,
-    (k, k) each; a tensor that one of two checkpoints left alone counts in neither."""
+    (k, k) each; a tensor that one of two checkpoints left alone counts in neither.
+    """
     return (gram > 0).sum(0), (gram < 0).sum(0)
 
 
 def draw(similarities, checkpoints):
     """similarities: base -> similarity.npz; checkpoints: base -> names in the sheet's order.
     Returns the figure: a panel a base, `positive/negative` in each cell, coloured by their
-    balance."""
+    balance.
+    """
     figure, axes = style.grid(*style.near_square(len(checkpoints)), width=5.4, height=4.4)
     for ax in axes.flat[len(checkpoints) :]:
         ax.axis("off")

@@ -9,7 +9,8 @@ from wildmerge.run.jobs import job
 
 def draw(scores):
     """scores: rows of scores.csv. Returns the figure: a block of panels a base and suite, a panel
-    a task; a task that a base lacks leaves its place empty and says so."""
+    a task; a task that a base lacks leaves its place empty and says so.
+    """
     tasks = {suite: list(dict.fromkeys(rows["task"])) for suite, rows in scores.groupby("suite")}
     columns = min(4, max(map(len, tasks.values())))
     panels = [(title, rows, tasks[rows["suite"].iloc[0]]) for title, rows in style.panels(scores)]

@@ -10,7 +10,8 @@ from wildmerge.run.jobs import job
 def gains(scores, tasks):
     """scores: rows of scores.csv of one base and suite; tasks: the suite's. Returns a frame recipe
     x task of mean gains in points over all merges, NaN where a task was not measured, and last
-    their mean over the measured tasks."""
+    their mean over the measured tasks.
+    """
     base = scores[scores["subset"] == "base"].set_index("task")["value"]
     merges = scores[scores["recipe"] != "identity"]
     means = merges.groupby(["recipe", "task"], sort=False)["value"].mean().unstack()

@@ -9,7 +9,8 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "h"]
 
 def draw(merges, comparisons, recipes):
     """merges, comparisons: the study's tables; recipes: name -> {parameters}. Returns the figure:
-    a panel a base, a line a density through its lambdas, which colours tell."""
+    a panel a base, a line a density through its lambdas, which colours tell.
+    """
     points = sweep(merges, comparisons, recipes, "ties")
     lambdas, densities = sorted(points["lambda"].unique()), sorted(points["density"].unique())
     panels = style.panels(merges)

@@ -11,7 +11,8 @@ from wildmerge.run.jobs import job
 
 def make(merges, published):
     """merges: rows of merges.csv; published: paths of the paper's Table 2.
-    Returns the tidy cells, the LaTeX and the HTML."""
+    Returns the tidy cells, the LaTeX and the HTML.
+    """
     cells = tables.beside_published(tables.success(merges, "gain_over_best"), published)
     best = merges.dropna(subset="best_accuracy").groupby(["base", "suite"])["best_accuracy"].first()
     laid = tables.layout(cells, best.to_dict())

@@ -25,7 +25,8 @@ def small(row):
 
 def make(merges, intervals):
     """merges, intervals: the study's tables.
-    Returns the tidy cells, the LaTeX and the HTML."""
+    Returns the tidy cells, the LaTeX and the HTML.
+    """
     cells = tables.success(merges, "gain")
     found = intervals[intervals["reference"] == "base"]
     found = found[[*KEYS, *COLUMNS, "share_above", "share_below"]]

@@ -7,7 +7,8 @@ from wildmerge.run.jobs import job
 
 def make(merges, published):
     """merges: rows of merges.csv; published: paths of the paper's Tables 1 and 3.
-    Returns the tidy cells, the LaTeX and the HTML."""
+    Returns the tidy cells, the LaTeX and the HTML.
+    """
     cells = tables.beside_published(tables.success(merges, "gain"), published)
     base = merges[merges["subset"] == "base"].set_index(["base", "suite"])["accuracy"].to_dict()
     laid = tables.layout(cells, base)

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_url
@@ -23,6 +25,10 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from wildmerge import WildmergeError
 from wildmerge.files import sha256_file
 
+from ._source import Listing
+
+T = TypeVar("T")
+
 TIMEOUT = 30  # seconds without a byte
 TRIES = 5  # of one request; those of one file go on where the last one stopped
 PAUSE = 2.0  # seconds before the second try, doubled for every further one
@@ -32,22 +38,8 @@ class Transient(WildmergeError):
     """A failure that may be gone when the same is tried again."""
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A repository at one commit.
-
-    repo: its present name (a renamed one differs from what was asked for). revision: the commit,
-    40 hexadecimal digits. files: path -> (bytes, digest); the digest is the sha256 of a large
-    file and the git blob's sha1 of a small one. license: as its model card names it, or "".
-    """
-
-    repo: str
-    revision: str
-    files: dict[str, tuple[int, str]]
-    license: str = ""
-
-
 def endpoint() -> str:
+    """The hub's address, from the environment's HF_ENDPOINT where it is set."""
     return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
 
 
@@ -57,7 +49,7 @@ def _token() -> str | bool:
 
 
 @contextmanager
-def explained(repo: str, revision: str | None, name: str | None = None):
+def _explained(repo: str, revision: str | None, name: str | None = None) -> Iterator[None]:
     """Turn what the hub answers into a sentence that says what to do."""
     where = f"{repo}{f' at {revision}' if revision else ''}{f', file {name}' if name else ''}"
     try:
@@ -116,7 +108,7 @@ def explained(repo: str, revision: str | None, name: str | None = None):
         if error.errno:  # of this machine: a full disk, no permission
             raise WildmergeError(
                 f"Room for {where} was expected on the disk, but it cannot be written: {error}. "
-                "Mend that and run again: what has arrived is kept and continued."
+                "Correct that and run again: what has arrived is kept and continued."
             ) from error
         raise Transient(
             f"The hub was expected to give {where} whole, but its answer ended early ({error}). "
@@ -124,22 +116,29 @@ def explained(repo: str, revision: str | None, name: str | None = None):
         ) from error
 
 
-def _patiently(ask, repo: str, revision: str | None, name: str | None = None):
+def _patiently(ask: Callable[[], T], repo: str, revision: str | None, name: str | None = None) -> T:
     """Return ask(); what may be gone the next time is tried again, with growing pauses."""
-    for attempt in range(1, TRIES + 1):
+    attempt = 1
+    while True:
         try:
-            with explained(repo, revision, name):
+            with _explained(repo, revision, name):
                 return ask()
         except Transient:
             if attempt == TRIES:
                 raise
-            time.sleep(PAUSE * 2 ** (attempt - 1))
+        time.sleep(PAUSE * 2 ** (attempt - 1))
+        attempt += 1
 
 
 def list_files(repo: str, revision: str | None = None) -> Listing:
     """List a repository at a commit, or at the head of its main branch.
 
-    Raises WildmergeError if it is gone, private, or has no such commit.
+    Returns:
+        The listing at the commit, 40 hexadecimal digits. A file's digest is the sha256 of a large
+        one and the git blob's sha1 of a small one.
+
+    Raises:
+        WildmergeError: it is gone, private, or has no such commit.
     """
     api = HfApi(endpoint=endpoint(), token=_token())
     info = _patiently(
@@ -147,15 +146,22 @@ def list_files(repo: str, revision: str | None = None) -> Listing:
         repo,
         revision,
     )
-    files = {
-        file.rfilename: (file.size, file.lfs.sha256 if file.lfs else file.blob_id)
-        for file in info.siblings
+    # `files_metadata` fills the sizes and digests, which have no value by default.
+    files: dict[str, tuple[int, str]] = {
+        file.rfilename: (file.size or 0, (file.lfs.sha256 if file.lfs else file.blob_id) or "")
+        for file in info.siblings or []
     }
     # A card may name several, or a name of its own for "other".
-    card = info.card_data or {}
+    card: Any = info.card_data or {}
     names = card.get("license_name") or card.get("license") or ""
+    commit = info.sha or ""
     return Listing(
-        info.id, info.sha, files, ", ".join([names] if isinstance(names, str) else names)
+        repo=info.id,
+        revision=commit,
+        files=files,
+        read=partial(read, info.id, commit),
+        license=", ".join([names] if isinstance(names, str) else names),
+        notes=[] if info.id == repo else [f"it is called {info.id} now"],
     )
 
 
@@ -194,9 +200,19 @@ def download(repo: str, revision: str, name: str, size: int, digest: str, path: 
     """Download one file to `path`, unless it is there already, and check its bytes.
 
     What a failed or killed try has got lies beside `path` and is continued. (The hub's own client
-    throws it away.) size: bytes. digest: as in a Listing. Transport errors and the server's own
-    (5xx) are tried again, up to `TRIES` times with growing pauses.
-    Raises WildmergeError if the file does not come, or its bytes are not the expected ones.
+    throws it away.) Transport errors and the server's own (5xx) are tried again, up to `TRIES`
+    times with growing pauses.
+
+    Args:
+        repo: `owner/name`.
+        revision: its commit.
+        name: the file's path in it.
+        size: bytes of the file.
+        digest: as `list_files` gives it.
+        path: where to put it.
+
+    Raises:
+        WildmergeError: the file does not come, or its bytes are not the expected ones.
     """
     if path.exists() and path.stat().st_size == size and _digest(path, digest) == digest:
         return
