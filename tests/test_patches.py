@@ -1,27 +1,85 @@
-"""Patches of other packages: they work, end with their block, and say when they are of no use."""
+"""Patches of other packages: each still has its place, and says so where it does not fit."""
+
+import importlib
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import gguf
-from wildmerge.patches import gguf_parsed_once
+import pytest
+from wildmerge import patches
+from wildmerge.patches import SNAKEMAKE as PATCHES
+from wildmerge.patches import gguf_parsed_once, one_timer
 
 
-def test_a_gguf_file_is_parsed_once(tmp_path, capsys):
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.package)
+def test_a_patch_fits_the_installed_version(patch, monkeypatch):
+    place = importlib.import_module(patch.module)
+    *parents, name = patch.path.split(".")
+    for parent in parents:
+        place = getattr(place, parent)
+    monkeypatch.setattr(place, name, getattr(place, name))  # put back after the test
+    assert patch.apply() is None
+    assert getattr(place, name) is patch.replacement
+
+
+def test_a_version_that_was_not_tested_is_said_and_left_alone():
+    other = replace(PATCHES[0], versions="<1")
+    said = []
+    other_patches = (other, replace(PATCHES[0], path="JobScheduler.gone"))
+    for patch in other_patches:
+        said.append(patch.apply())
+    assert "was written for <1" in said[0] and "not applied" in said[0]
+    assert "JobScheduler.gone, which is not there" in said[1]
+    assert all(PATCHES[0].issue in warning for warning in said)
+
+
+def test_a_package_that_is_not_there_needs_no_patch():
+    assert replace(PATCHES[0], package="no-such-package").apply() is None
+
+
+def test_the_scheduler_looks_again_once():
+    """Of Snakemake's own timers every one starts another, and every job that ends adds one."""
+    schedule = one_timer()
+    scheduler = SimpleNamespace(_open_jobs=threading.Semaphore(0))
+    for _ in range(2):
+        for _ in range(50):
+            schedule(scheduler, 0.05)
+        assert scheduler._open_jobs.acquire(timeout=10)
+        time.sleep(0.2)
+        assert not scheduler._open_jobs.acquire(blocking=False)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "code", "expected"),
+    [
+        ("Slurm accounting storage is disabled", 1, False),
+        ("sacct: error: Connection refused", 1, True),
+        ("", 0, True),
+    ],
+)
+def test_sacct_without_accounts(tmp_path, monkeypatch, stderr, code, expected):
+    tool = tmp_path / "sacct"
+    tool.write_text(f"#!/bin/sh\necho '{stderr}' >&2\nexit {code}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    patches.can_be_asked.cache_clear()
+    assert patches.can_be_asked("sacct") == expected
+    patches.can_be_asked.cache_clear()
+
+
+def test_a_gguf_file_is_parsed_once(tmp_path):
     path = tmp_path / "it.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    original = gguf.GGUFReader
-    with gguf_parsed_once():
+    original, said = gguf.GGUFReader, []
+    with gguf_parsed_once(original).applied(said.append):
         assert gguf.GGUFReader(path) is gguf.GGUFReader(path)
-    assert gguf.GGUFReader is original
-    assert gguf.GGUFReader(path) is not gguf.GGUFReader(path)
-    assert capsys.readouterr().err == ""
-
-
-def test_a_patch_that_no_longer_fits_says_so(capsys):
-    original = gguf.GGUFReader
-    with gguf_parsed_once():
-        pass
-    assert gguf.GGUFReader is original
-    assert "WARNING: transformers was expected" in capsys.readouterr().err
+    assert gguf.GGUFReader is original and not said
+    with replace(gguf_parsed_once(original), versions="<1").applied(said.append):
+        assert gguf.GGUFReader is original
+    assert "not applied" in said[0]

@@ -56,7 +56,7 @@ def copy(tmp_path):
 def run(copy, project, *arguments) -> subprocess.CompletedProcess:
     """Run the workflow of the copy in a project's folder."""
     command = [str(part) for part in project.command(*arguments)]
-    command = [part.replace(str(ROOT), str(copy)) for part in command]
+    command[1:] = [part.replace(str(ROOT), str(copy)) for part in command[1:]]
     environment = os.environ | {"PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 

@@ -14,8 +14,7 @@ if SOURCE.is_dir() and str(SOURCE) not in sys.path:
     sys.path.insert(0, str(SOURCE))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), os.getenv("PYTHONPATH")]))
 
-from wildmerge import WildmergeError
-from wildmerge.run import patches
+from wildmerge import patches
 from wildmerge.sources.lock import locked_files, takes_pickles
 from wildmerge.sources.registry import source_of
 from wildmerge.study import paths, sheets

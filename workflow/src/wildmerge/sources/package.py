@@ -51,9 +51,10 @@ class Package(Source):
 def _dequantise(gguf: Path, folder: Path) -> None:
     """Make an ordinary checkpoint folder of a GGUF file."""
     import torch
+    from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with gguf_parsed_once():
+    with gguf_parsed_once(GGUFReader).applied(print):
         # Without dequantize=True the weights stay packed and cannot be saved. bfloat16 now, so
         # that what is fine-tuned from it and the base are rounded alike.
         model = AutoModelForCausalLM.from_pretrained(
