@@ -10,7 +10,8 @@ from pathlib import Path
 from wildmerge import WildmergeError
 from wildmerge.sources.registry import source_of
 from wildmerge.sources.trained import Trained
-from wildmerge.study.sheets import read_yaml, validate
+
+from .sheets import read_yaml, validate
 
 
 @dataclass(frozen=True)
