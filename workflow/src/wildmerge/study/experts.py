@@ -13,7 +13,6 @@ from wildmerge.sources.trained import Trained
 from wildmerge.validation import read_yaml, validate
 
 
-
 @dataclass(frozen=True)
 class Expert:
     """How one checkpoint is fine-tuned.
