@@ -390,7 +390,7 @@ rule compare:
 
 rule figure:
     input:
-        unpack(figure_inputs),
+        unpack(lambda w: made_from("figures", w.figure, w.study)),
     output:
         pdf="results/studies/{study}/figures/{figure}.pdf",
         png=report(
@@ -404,24 +404,17 @@ rule figure:
     conda:
         "envs/wildmerge.yaml"
     params:
-        caption=lambda w: caption(w.figure),
+        caption=lambda w: catalogue.declaration("figures", w.figure).caption,
         study=lambda w: STUDIES[w.study],
         checkpoints=lambda w: study_checkpoints(w.study),
-        recipes=lambda w: {
-            name: {"parameters": found["parameters"]} for name, found in SHEETS.recipes.items()
-        },
+        recipes=lambda w: SHEETS.study_recipes[w.study],
     script:
-        "workflow/src/wildmerge/reporting/figures/{wildcards.figure}.py"
+        "workflow/scripts/figure.py"
 
 
 rule table:
     input:
-        scores="results/studies/{study}/scores.csv",
-        merges="results/studies/{study}/merges.csv",
-        intervals="results/studies/{study}/intervals.csv",
-        table1=HOME / "config/published/table1.csv",
-        table2=HOME / "config/published/table2.csv",
-        table3=HOME / "config/published/table3.csv",
+        unpack(lambda w: made_from("tables", w.table, w.study)),
     output:
         csv="results/studies/{study}/tables/{table}.csv",
         tex="results/studies/{study}/tables/{table}.tex",
@@ -436,10 +429,12 @@ rule table:
     conda:
         "envs/wildmerge.yaml"
     params:
-        caption=lambda w: caption(w.table),
+        caption=lambda w: catalogue.declaration("tables", w.table).caption,
         study=lambda w: STUDIES[w.study],
+        checkpoints=lambda w: study_checkpoints(w.study),
+        recipes=lambda w: SHEETS.study_recipes[w.study],
     script:
-        "workflow/src/wildmerge/reporting/tables/{wildcards.table}.py"
+        "workflow/scripts/table.py"
 
 
 rule report:
@@ -461,6 +456,7 @@ rule report:
         study=lambda w: STUDIES[w.study],
         plan=lambda w: scores(w.study),
         models=lambda w: study_models(w.study),
+        recipes=lambda w: SHEETS.study_recipes[w.study],
     script:
         "workflow/scripts/report.py"
 

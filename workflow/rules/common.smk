@@ -18,7 +18,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(SOURCE), os.geten
 
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from wildmerge.study import sheets
+from wildmerge.study import catalogue, sheets
 from wildmerge.sources.lock import is_hub, locked_files, takes_pickles
 from wildmerge.study.plan import BASE, IDENTITY, pool, sweep_name
 
@@ -64,8 +64,6 @@ if "scratch" in config:
     clone = hashlib.sha256(os.getcwd().encode()).hexdigest()[:8]
     scratch = os.path.expandvars(config["scratch"])
     MERGED = f"{scratch}/wildmerge-{clone}/{{base}}/{{subset}}/{{recipe}}/model"
-# Figures of the task vectors themselves; all others are drawn from a study's tables.
-FROM_TASK_VECTORS = {"cosines", "signs"}
 
 
 def row(base, model):
@@ -304,23 +302,14 @@ def study_verdicts(study):
     return [f"results/task_vectors/{base}/{model}.json" for base, model in found]
 
 
-def caption(name):
-    """What is said below a figure or table in Snakemake's own report."""
-    return (HOME / f"workflow/report/{name}.rst").read_text(encoding="utf-8")
-
-
-def figure_inputs(wildcards):
-    """What a figure is drawn from: the study's tables, or how its task vectors lie to each other."""
-    if wildcards.figure in FROM_TASK_VECTORS:
-        bases = STUDIES[wildcards.study]["bases"]
-        return {"similarity": [f"results/task_vectors/{base}/similarity.npz" for base in bases]}
-    names = ("scores", "merges", "comparisons", "answers")
-    return {name: f"results/studies/{wildcards.study}/{name}.csv" for name in names}
+def made_from(kind, name, study):
+    """The files that a figure or table of a study is made from."""
+    return catalogue.files(kind, name, study, STUDIES[study]["bases"], HOME)
 
 
 def drawn_from(base):
     """The checkpoints of a base whose task vectors a study looks at, in the sheet's order."""
-    looking = [name for name, study in STUDIES.items() if FROM_TASK_VECTORS & {*study["figures"]}]
+    looking = [n for n, study in STUDIES.items() if catalogue.asks_for(study, catalogue.SIMILARITY)]
     drawn = {model for study in looking for model in study_checkpoints(study).get(base, [])}
     return [model for b, model in SHEETS.models if b == base and model in drawn]
 

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from wildmerge.run.progress import Progress, duration, read
+from wildmerge.run.progress import Progress, read
+from wildmerge.words import duration
 
 LOGS = Path(".snakemake/log")
 

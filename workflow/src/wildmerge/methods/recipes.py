@@ -21,11 +21,13 @@ def _definitions() -> dict:
 def check(recipe: dict) -> None:
     """Check a recipe as the workflow hands it over, with its `name`.
 
+    `of` and `changed`, which say what a point of a sweep varies, are left aside.
+
     Raises:
         WildmergeError: a key missing or unknown, a parameter that the method has not, or one out
             of its range.
     """
-    entry = {key: value for key, value in recipe.items() if key != "name"}
+    entry = {key: value for key, value in recipe.items() if key not in ("name", "of", "changed")}
     _check(entry, "recipe", f"Recipe {recipe.get('name', '')}")
 
 

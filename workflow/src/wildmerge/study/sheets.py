@@ -11,6 +11,7 @@ import yaml
 from wildmerge import WildmergeError
 from wildmerge.sources.lock import NAME as LOCK
 from wildmerge.sources.lock import apply_lock, read_lock
+from wildmerge.study import catalogue
 from wildmerge.study.plan import BASE, Evaluation, plan, study_recipes
 
 
@@ -84,6 +85,7 @@ class Sheets:
 
     `evaluations`: study -> its rows; `members`: (base, subset) -> the checkpoints in it;
     `recipes`: every recipe that any study merges by, the points of sweeps among them;
+    `study_recipes`: study -> its recipes as `plan.study_recipes` gives them;
     `models`: (base, model) -> row, its revision filled from the lock; `lock`: repository -> its
     revision, licence and files.
     """
@@ -95,6 +97,7 @@ class Sheets:
     evaluations: dict[str, list[Evaluation]]
     members: dict[tuple[str, str], tuple[str, ...]]
     recipes: dict[str, dict]
+    study_recipes: dict[str, dict[str, dict]]
 
 
 def load(config: Path, schemas: Path) -> Sheets:
@@ -112,7 +115,7 @@ def load(config: Path, schemas: Path) -> Sheets:
     rows = apply_lock(read_models(config / "models.tsv", schema("models")), lock)
     suites, recipes = checked("suites"), checked("recipes")
     study_schema = schema("study")
-    studies, evaluations, members, used = {}, {}, {}, {}
+    studies, evaluations, members, used, chosen = {}, {}, {}, {}, {}
     for path in sorted((config / "studies").glob("*.yaml")):
         name, study = path.stem, read_yaml(path)
         if not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -130,9 +133,17 @@ def load(config: Path, schemas: Path) -> Sheets:
                     f"{path}: a suite of config/suites.yaml was expected, found {suite!r}. Known "
                     f"are {', '.join(suites)}. Correct the name or add the suite."
                 )
+        for kind in catalogue.KINDS:
+            for drawn in study[kind]:
+                catalogue.declaration(kind, drawn, str(path))
         studies[name] = study
         evaluations[name] = plan(study, rows, recipes, str(path))
-        used |= study_recipes(study, recipes, str(path))
+        chosen[name] = study_recipes(study, recipes, str(path))
+        # What a merge depends on: not on which sweep it is a point of.
+        used |= {
+            recipe: {key: value for key, value in entry.items() if key not in ("of", "changed")}
+            for recipe, entry in chosen[name].items()
+        }
         for row in evaluations[name]:
             if row.is_merge and members.setdefault((row.base, row.subset), row.members) != (
                 row.members
@@ -143,4 +154,4 @@ def load(config: Path, schemas: Path) -> Sheets:
                     "study. Give the study another `seed`, `pool` or name of the group."
                 )
     models = {(row["base"], row["model"]): row for row in rows}
-    return Sheets(models, lock, suites, studies, evaluations, members, used)
+    return Sheets(models, lock, suites, studies, evaluations, members, used, chosen)
