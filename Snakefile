@@ -350,10 +350,10 @@ rule evaluate:
 # --- Aggregate: tidy tables, figures ------------------------------------------------------------
 
 
-# A merge's summary comes with the weights that were scored: it needs no edge of its own.
 rule aggregate:
     input:
-        lambda w: [s["scores"] for s in scores(w.study)],
+        scores=lambda w: outcomes(w.study, "scores"),
+        summaries=lambda w: outcomes(w.study, "summary"),
     output:
         scores="results/studies/{study}/scores.csv",
         merges="results/studies/{study}/merges.csv",
@@ -367,10 +367,9 @@ rule aggregate:
         "workflow/scripts/aggregate.py"
 
 
-# Reads the outcomes of every question, too; they come and go with the scores.
 rule compare:
     input:
-        "results/studies/{study}/scores.csv",
+        lambda w: outcomes(w.study, "items"),
     output:
         comparisons="results/studies/{study}/comparisons.csv",
         intervals="results/studies/{study}/intervals.csv",
@@ -437,6 +436,8 @@ rule table:
         "workflow/scripts/table.py"
 
 
+# It also adds up the benchmarks of all jobs so far, deliberately no inputs: a job that is timed again
+# must not make every report again, and one that ran elsewhere has left none.
 rule report:
     input:
         **{
@@ -446,6 +447,8 @@ rule report:
         figures=lambda w: study_outputs(w.study, "figures", "png"),
         tables=lambda w: study_outputs(w.study, "tables", "html"),
         verdicts=lambda w: study_verdicts(w.study),
+        outcomes=lambda w: outcomes(w.study, "scores"),
+        summaries=lambda w: outcomes(w.study, "summary"),
     output:
         "results/studies/{study}/report.html",
     log:
@@ -461,13 +464,15 @@ rule report:
         "workflow/scripts/report.py"
 
 
-# Asked for by name, or for all merges of a study by its key `keep`.
+# Asked for by name, or for all merges of a study by its key `keep`. It reads models.tsv and the lock,
+# deliberately no inputs: a note that is edited must not make all kept merges again.
 rule keep:
     input:
         model=MERGED,
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
         summary="results/merges/{base}/{subset}/{recipe}/summary.json",
         comparisons="results/studies/{study}/comparisons.csv",
+        scores=lambda w: outcomes(w.study, "scores", (w.base, w.subset, w.recipe)),
     output:
         directory("results/studies/{study}/kept/{base}/{subset}/{recipe}"),
     log:
@@ -478,11 +483,6 @@ rule keep:
         disk_mb=weights_mb,
         runtime=30,
     params:
-        scores=lambda w: [
-            s["scores"]
-            for s in scores(w.study)
-            if (s["base"], s["subset"], s["recipe"]) == (w.base, w.subset, w.recipe)
-        ],
         config=str(CONFIG),
     script:
         "workflow/scripts/keep.py"

@@ -245,6 +245,15 @@ def scores(study):
     return found
 
 
+def outcomes(study, kind, model=None):
+    """The files of one kind that a study's evaluations leave: `scores`, `items` or `summary`.
+
+    Of all models, or of one, (base, subset, recipe).
+    """
+    rows = [s for s in scores(study) if model in (None, (s["base"], s["subset"], s["recipe"]))]
+    return list(dict.fromkeys(s[kind] for s in rows if s[kind]))
+
+
 def chosen_studies():
     """The studies of the target `all`."""
     for study in config["studies"]:
