@@ -10,7 +10,7 @@ PAPERS = yaml.safe_load((ROOT / "config/recipes.yaml").read_text())
 def inputs(
     recipes=PAPERS, study=None, checkpoints=None, similarities=None, published=None, **frames
 ):
-    """Inputs with these frames by name; the recipes are those of config/recipes.yaml unless given."""
+    """Inputs with these frames by name; by default the recipes of config/recipes.yaml."""
     similar = {
         base: Similarity([str(name) for name in arrays["models"]], arrays["gram"])
         for base, arrays in (similarities or {}).items()

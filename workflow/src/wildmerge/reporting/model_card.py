@@ -77,7 +77,7 @@ def _metadata(inputs: Sequence[Row]) -> list[str]:
     return [
         "---",
         "base_model:",
-        *(f"- {row['repo']}" for row in inputs if is_hub(row)),
+        *(f"- {row['repo']}" for row in inputs if is_hub(dict(row))),
         "tags:",
         "- merge",
         "- mergekit",

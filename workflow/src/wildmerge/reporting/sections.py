@@ -108,7 +108,7 @@ def checkpoints(
             if verdict is not None:
                 notes = verdict["reasons"] + verdict["conversions"] + verdict["warnings"]
                 why = "; ".join([*notes, *([why] if why else [])])
-        relative = verdict and verdict["relative_norm"]
+        relative = None if verdict is None else verdict["relative_norm"]
         distance = "–" if relative is None else f"{100 * relative:.2g} %"
         lines.append(
             [
