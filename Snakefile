@@ -404,8 +404,8 @@ rule evaluate:
 
 rule aggregate:
     input:
-        scores=lambda w: [row["scores"] for row in NEEDS.planned(w.study)],
-        summaries=lambda w: [row["summary"] for row in NEEDS.planned(w.study) if row["summary"]],
+        scores=lambda w: NEEDS.outcomes(w.study, "scores"),
+        summaries=lambda w: NEEDS.outcomes(w.study, "summary"),
     output:
         scores="results/studies/{study}/scores.csv",
         merges="results/studies/{study}/merges.csv",
@@ -419,10 +419,9 @@ rule aggregate:
         "workflow/scripts/aggregate.py"
 
 
-# Reads the outcomes of every question, too; they come and go with the scores.
 rule compare:
     input:
-        "results/studies/{study}/scores.csv",
+        lambda w: NEEDS.outcomes(w.study, "items"),
     output:
         comparisons="results/studies/{study}/comparisons.csv",
         intervals="results/studies/{study}/intervals.csv",
@@ -442,7 +441,7 @@ rule compare:
 
 rule figure:
     input:
-        unpack(figure_inputs),
+        unpack(lambda w: NEEDS.made_from("figures", w.figure, w.study, HOME)),
     output:
         pdf="results/studies/{study}/figures/{figure}.pdf",
         png=report(
@@ -456,24 +455,17 @@ rule figure:
     conda:
         "envs/wildmerge.yaml"
     params:
-        caption=lambda w: caption(w.figure),
+        caption=lambda w: catalogue.declaration("figures", w.figure).caption,
         study=lambda w: STUDIES[w.study],
         checkpoints=lambda w: NEEDS.study_checkpoints(w.study),
-        recipes=lambda w: {
-            name: {"parameters": found["parameters"]} for name, found in SHEETS.recipes.items()
-        },
+        recipes=lambda w: SHEETS.study_recipes[w.study],
     script:
-        "workflow/src/wildmerge/reporting/figures/{wildcards.figure}.py"
+        "workflow/scripts/figure.py"
 
 
 rule table:
     input:
-        scores="results/studies/{study}/scores.csv",
-        merges="results/studies/{study}/merges.csv",
-        intervals="results/studies/{study}/intervals.csv",
-        table1=HOME / "config/published/table1.csv",
-        table2=HOME / "config/published/table2.csv",
-        table3=HOME / "config/published/table3.csv",
+        unpack(lambda w: NEEDS.made_from("tables", w.table, w.study, HOME)),
     output:
         csv="results/studies/{study}/tables/{table}.csv",
         tex="results/studies/{study}/tables/{table}.tex",
@@ -488,12 +480,16 @@ rule table:
     conda:
         "envs/wildmerge.yaml"
     params:
-        caption=lambda w: caption(w.table),
+        caption=lambda w: catalogue.declaration("tables", w.table).caption,
         study=lambda w: STUDIES[w.study],
+        checkpoints=lambda w: NEEDS.study_checkpoints(w.study),
+        recipes=lambda w: SHEETS.study_recipes[w.study],
     script:
-        "workflow/src/wildmerge/reporting/tables/{wildcards.table}.py"
+        "workflow/scripts/table.py"
 
 
+# It also adds up the benchmarks of all jobs so far, deliberately no inputs: a job that is timed again
+# must not make every report again, and one that ran elsewhere has left none.
 rule report:
     input:
         **{
@@ -503,6 +499,8 @@ rule report:
         figures=lambda w: NEEDS.study_outputs(w.study, "figures", "png"),
         tables=lambda w: NEEDS.study_outputs(w.study, "tables", "html"),
         verdicts=lambda w: NEEDS.study_verdicts(w.study),
+        outcomes=lambda w: NEEDS.outcomes(w.study, "scores"),
+        summaries=lambda w: NEEDS.outcomes(w.study, "summary"),
     output:
         "results/studies/{study}/report.html",
     log:
@@ -513,17 +511,20 @@ rule report:
         study=lambda w: STUDIES[w.study],
         plan=lambda w: NEEDS.planned(w.study),
         models=lambda w: NEEDS.study_models(w.study),
+        recipes=lambda w: SHEETS.study_recipes[w.study],
     script:
         "workflow/scripts/report.py"
 
 
-# Asked for by name, or for all merges of a study by its key `keep`.
+# Asked for by name, or for all merges of a study by its key `keep`. It reads models.tsv and the lock,
+# deliberately no inputs: a note that is edited must not make all kept merges again.
 rule keep:
     input:
         model=MERGED,
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
         summary="results/merges/{base}/{subset}/{recipe}/summary.json",
         comparisons="results/studies/{study}/comparisons.csv",
+        scores=lambda w: NEEDS.outcomes(w.study, "scores", (w.base, w.subset, w.recipe)),
     output:
         directory("results/studies/{study}/kept/{base}/{subset}/{recipe}"),
     log:
@@ -534,7 +535,6 @@ rule keep:
         disk_mb=weights_mb,
         runtime=30,
     params:
-        scores=lambda w: NEEDS.scores_of(w.study, w.base, w.subset, w.recipe),
         config=str(CONFIG),
     script:
         "workflow/scripts/keep.py"

@@ -7,12 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import simulate
+from drawing import PAPERS
 from project import ROOT
 from wildmerge import WildmergeError
 from wildmerge.analysis import scores
 from wildmerge.reporting import layout as tables
+from wildmerge.reporting.looks import Looks
 
 PUBLISHED = ROOT / "config/published"
+LOOKS = Looks(PAPERS)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def test_a_merge_without_scores_has_a_row_without_numbers(plan, tmp_path):
     assert len(merges) == len(plan)
     assert merges["gain"].isna().sum() == 1
     assert merges["norm"].notna().iloc[-1]
-    cells = tables.success(merges, "gain")
+    cells = tables.success(merges, "gain", LOOKS)
     keys = set(cells[["base", "recipe", "n"]].itertuples(index=False, name=None))
     assert ("second", plan[-1]["recipe"], 4) not in keys
     assert ("average", plan[-1]["recipe"], 4) not in keys
@@ -116,7 +119,7 @@ def test_gains_are_worked_out_by_hand():
     assert merges["best_model"].unique().tolist() == ["b"]
     assert merges["gain"].round(9).tolist() == [0, -2, 2, 3, -1, 0]
     assert merges["gain_over_best"].round(9).tolist() == [-2, -4, 0, 1, -3, -2]
-    cells = tables.success(merges, "gain").set_index(["recipe", "n"])
+    cells = tables.success(merges, "gain", LOOKS).set_index(["recipe", "n"])
     assert cells.loc[("ties", 1), ["combinations", "share"]].tolist() == [2, 50]
     assert cells.loc[("ties", 2), "share"] == pytest.approx(100 / 3)  # equal is not above
     assert cells.loc[("ties", 2), "gain"] == pytest.approx(2 / 3)
@@ -182,8 +185,8 @@ def test_aggregation_reproduces_the_papers_averages_from_its_own_rows():
         merges += [
             {"base": r.base, "suite": "paper", "recipe": recipe, "n": r.n, "gain": g} for g in gains
         ]
-    cells = tables.success(pd.DataFrame(merges), "gain")
-    cells = tables.beside_published(cells, [PUBLISHED / "table1.csv"])
+    cells = tables.success(pd.DataFrame(merges), "gain", LOOKS)
+    cells = tables.beside_published(cells, [published(1)])
     assert len(cells) == len(table)
     assert (cells["share"] - cells["published_share"]).abs().max() < 1
     assert (cells["gain"] - cells["published_gain"]).abs().max() < 0.0101
@@ -198,13 +201,13 @@ def test_published_numbers_stand_beside_their_own_kind_only():
             for b, s in keys
         ]
     )  # fmt: skip
-    cells = tables.beside_published(cells, [PUBLISHED / "table1.csv"])
+    cells = tables.beside_published(cells, [published(1)])
     shown = cells.dropna(subset="published_gain")
     assert shown[["base", "suite"]].values.tolist() == [["llama-3.2-3b", "paper"]]
     assert shown["published_share"].tolist() == [60]
-    header, rows = tables.layout(cells, {("other", "demo"): 0.5})
-    assert header == ["n = 4 (15)"]
-    page, tex = tables.to_html(header, rows, "Base, %"), tables.to_latex(header, rows, "Base, %")
+    laid = tables.layout(cells, {("other", "demo"): 0.5}, LOOKS)
+    assert laid[0] == ["n = 4 (15)"]
+    page, tex = tables.to_html(laid, "Base, %"), tables.to_latex(laid, "Base, %")
     for text in (page, tex):
         assert "nan" not in text.lower()
         assert "60 / " in text

@@ -1,8 +1,5 @@
 """Comparisons of whole studies and of two models, from files to verdicts."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +7,9 @@ import pyarrow.parquet
 import pytest
 import simulate
 from wildmerge import WildmergeError
-from wildmerge.analysis import compare, scores, stats
+from wildmerge.analysis import comparisons as comparing
+from wildmerge.analysis import scores, stats
+from wildmerge.analysis.comparisons import compare_study
 
 TASKS = {"piqa": 90, "boolq": 60}
 
@@ -37,13 +36,13 @@ def plan(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(plan):
-    return compare.study(plan, seed=0)
+    return compare_study(plan, seed=0)
 
 
 def test_comparisons_agree_with_the_scores(plan, study):
     comparisons, _, _ = study
     merges = scores.read(plan)[1]
-    assert list(comparisons) == compare.COMPARISONS
+    assert list(comparisons) == comparing.COMPARISONS
     against_base = comparisons[comparisons["reference"] == "base"].merge(
         merges, on=scores.MODEL, suffixes=("", "_scores")
     )
@@ -106,7 +105,7 @@ def test_one_draw_and_all_draws_have_no_interval_over_draws(study):
 def test_draws_are_a_sample_of_all_subsets_of_the_pool(tmp_path):
     """Two draws of two out of six are two of fifteen subsets, though they show four names."""
     plan = simulate.study(tmp_path, pool=6, sizes={2: 2}, recipes=["iso_c"], tasks=TASKS, seed=1)
-    intervals = compare.study(plan, seed=0)[1].query("n == 2 and reference == 'base'")
+    intervals = compare_study(plan, seed=0)[1].query("n == 2 and reference == 'base'")
     gains = scores.read(plan)[1].query("n == 2")["gain"].to_numpy()
     expected = stats.mean_over_draws([gains], [15], seed=0)
     assert intervals[["draws_low", "draws_high"]].iloc[0].tolist() == pytest.approx(expected)
@@ -115,21 +114,21 @@ def test_draws_are_a_sample_of_all_subsets_of_the_pool(tmp_path):
 def test_the_pool_is_the_studys_also_where_no_checkpoint_is_scored_alone(tmp_path):
     plan = simulate.study(tmp_path, pool=6, sizes={2: 2}, recipes=["iso_c"], tasks=TASKS, seed=1)
     columns = ["draws_low", "draws_high"]
-    whole = compare.study(plan, seed=0)[1].query("n == 2 and reference == 'base'")[columns]
+    whole = compare_study(plan, seed=0)[1].query("n == 2 and reference == 'base'")[columns]
     merges = [row for row in plan if row["n"] != 1]
-    alone = compare.study(merges, seed=0)[1].query("n == 2 and reference == 'base'")[columns]
+    alone = compare_study(merges, seed=0)[1].query("n == 2 and reference == 'base'")[columns]
     assert alone.to_numpy() == pytest.approx(whole.to_numpy())
 
 
 def test_same_seed_same_numbers_and_order_of_the_plan_does_not_matter(plan, study):
-    again = compare.study(plan, seed=0)
+    again = compare_study(plan, seed=0)
     for one, other in zip(study, again, strict=True):
         pd.testing.assert_frame_equal(one, other)
 
 
 def test_a_merge_without_outcomes_is_left_out(plan, tmp_path):
     gone = [*plan[:-1], plan[-1] | {"items": str(tmp_path / "none.parquet")}]
-    comparisons, _, answers = compare.study(gone, seed=0)
+    comparisons, _, answers = compare_study(gone, seed=0)
     missing = plan[-1]
     found = comparisons.query("base == @missing['base'] and subset == @missing['subset']")
     assert missing["recipe"] not in set(found["recipe"])
@@ -146,7 +145,7 @@ def test_models_that_never_differ_have_no_interval(tmp_path):
              items=str(items(tmp_path / f"{s}.parquet", right)))
         for s, n, r, m in rows
     ]  # fmt: skip
-    comparisons, intervals, answers = compare.study(plan, seed=0)
+    comparisons, intervals, answers = compare_study(plan, seed=0)
     assert (comparisons["gain"] == 0).all()
     assert comparisons[["low", "high", "width_to_unpaired"]].iloc[:, :2].isna().all(axis=None)
     assert (comparisons["p"] == 1).all()
@@ -158,11 +157,11 @@ def test_other_questions_are_refused(tmp_path):
     a = items(tmp_path / "a.parquet", np.ones(150))
     b = items(tmp_path / "b.parquet", np.ones(140), {"piqa": 80, "boolq": 60})
     with pytest.raises(WildmergeError, match="on the same questions in the same order"):
-        compare.load([a, b])
+        comparing.read_outcomes([a, b])
     broken = np.ones(150)
     broken[7] = np.nan
     with pytest.raises(WildmergeError, match="holds 1 that are not"):
-        compare.load([a, items(tmp_path / "c.parquet", broken)])
+        comparing.read_outcomes([a, items(tmp_path / "c.parquet", broken)])
 
 
 def test_two_models_are_compared_by_hand(tmp_path):
@@ -170,22 +169,18 @@ def test_two_models_are_compared_by_hand(tmp_path):
     worse = rng.random(150) < 0.4
     better = worse | (rng.random(150) < 0.3)
     a, b = items(tmp_path / "a.parquet", better), items(tmp_path / "b.parquet", worse)
-    table = compare.two(a, b).set_index("task")
+    table = comparing.compare_two(a, b).set_index("task")
     last = table.loc["mean over tasks"]
     by_task = [(better[:90].mean() - worse[:90].mean()), (better[90:].mean() - worse[90:].mean())]
     assert table["difference"].iloc[:2].tolist() == pytest.approx([100 * d for d in by_task])
     assert last["difference"] == pytest.approx(50 * sum(by_task))
     assert 0 < last["low"] < last["difference"] < last["high"]
     assert last["p"] < 1e-4
-    command = [sys.executable, "-m", "wildmerge.analysis.compare", str(a), str(b)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "a is better on the mean over tasks" in done.stdout
-    assert f"{last['difference']:+.2f}" in done.stdout
-    command[-1] = str(tmp_path / "none.parquet")
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "none.parquet" in done.stderr
-    assert "Traceback" not in done.stderr
+    told = comparing.report_two(a, b)
+    assert "a is better on the mean over tasks" in told
+    assert f"{last['difference']:+.2f}" in told
+    with pytest.raises(WildmergeError, match=r"none\.parquet, found no file"):
+        comparing.report_two(a, tmp_path / "none.parquet")
 
 
 @pytest.mark.slow
@@ -198,7 +193,7 @@ def test_intervals_of_whole_simulated_studies_cover_their_truth(tmp_path):
             tmp_path / str(seed), pool=2, sizes={2: 1}, recipes=["task_arithmetic"], tasks=TASKS,
             seed=seed,
         )  # fmt: skip
-        answers = compare.study(plan, seed)[2]
+        answers = compare_study(plan, seed)[2]
         row = answers[answers["reference"] == "base"].iloc[0]
         truth = gain + np.mean([-1.0 / 4 - 0.5, -0.5]) * churn
         covered.append(row["questions_low"] <= truth <= row["questions_high"])

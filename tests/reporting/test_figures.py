@@ -8,18 +8,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import simulate
-import yaml
-from project import ROOT, SOURCE
+from drawing import PAPERS, inputs
 from wildmerge import WildmergeError
-from wildmerge.analysis import compare, scores
-from wildmerge.reporting import looks as style
-from wildmerge.study import plan
+from wildmerge.analysis import scores
+from wildmerge.analysis.comparisons import compare_study
+from wildmerge.reporting.looks import FAMILIES, METHOD_LOOKS, Looks
+from wildmerge.reporting.numbers import signed
+from wildmerge.reporting.plots import save
+from wildmerge.study import catalogue, plan
 
-DRAWN = [
-    path
-    for kind in ("figures", "tables")
-    for path in (SOURCE / "wildmerge/reporting" / kind).glob("[a-z]*.py")
-]
 POOL = {"first": ["ann", "bob", "cat"], "second": ["dan", "eve"]}
 
 
@@ -33,7 +30,7 @@ class Tables:
 
     def __init__(self, planned):
         self.scores, self.merges = scores.read(planned)
-        self.comparisons, self.intervals, self.answers = compare.study(planned, seed=0)
+        self.comparisons, self.intervals, self.answers = compare_study(planned, seed=0)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +49,6 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    recipes = yaml.safe_load((ROOT / "config/recipes.yaml").read_text())
     spec = {
         "sweeps": [
             {"recipe": "task_arithmetic", "parameters": {"combine": ["mean", "sum"],
@@ -61,9 +57,9 @@ def sweep(tmp_path_factory):
             {"recipe": "task_arithmetic_sb", "parameters": {"beta": [0, 0.2, 0.5]}},
         ]
     }  # fmt: skip
-    points = plan.study_recipes(spec, recipes, "test")
+    points = plan.study_recipes(spec, PAPERS, "test")
     planned = simulate.ablation(tmp_path_factory.mktemp("sweep"), points, tasks={"piqa": 80})
-    return Tables(planned), recipes | points
+    return Tables(planned), points
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +73,15 @@ def line(ax, label):
 
 
 def test_accuracy_by_n_draws_means_and_standard_deviations(small):
-    drawn = figure("accuracy_by_n").draw(small.merges)
+    drawn = figure("accuracy_by_n").draw(inputs(merges=small.merges))
     assert len(drawn.axes) == 4  # two bases, two families
     ax = drawn.axes[0]
     rows = small.merges.query("base == 'first' and recipe == 'ties'").groupby("n")["accuracy"]
     assert line(ax, "TIES").get_xdata().tolist() == [2, 3, 5]
     assert line(ax, "TIES").get_ydata() == pytest.approx(100 * rows.mean().to_numpy())
-    assert line(ax, "TIES").get_color() == style.METHODS["ties"].colour
+    assert line(ax, "TIES").get_color() == METHOD_LOOKS["ties"].colour
     band = [c for c in ax.collections if c.get_facecolor()[0][:3] ==
-            pytest.approx(matplotlib.colors.to_rgb(style.METHODS["ties"].colour))]  # fmt: skip
+            pytest.approx(matplotlib.colors.to_rgb(METHOD_LOOKS["ties"].colour))]  # fmt: skip
     top = band[0].get_paths()[0].vertices
     at_two = top[top[:, 0] == 2][:, 1]
     assert at_two.max() == pytest.approx(100 * (rows.mean()[2] + rows.std()[2]))
@@ -98,18 +94,18 @@ def test_a_merge_without_scores_leaves_a_gap(small):
     merges = small.merges.copy()
     gone = (merges["recipe"] == "ties") & (merges["n"] == 5)
     merges.loc[gone, ["accuracy", "gain"]] = np.nan
-    drawn = figure("accuracy_by_n").draw(merges)
+    drawn = figure("accuracy_by_n").draw(inputs(merges=merges))
     assert line(drawn.axes[0], "TIES").get_xdata().tolist() == [2, 3]
-    assert len(figure("gain_by_norm").draw(merges).axes) == 2
+    assert len(figure("gain_by_norm").draw(inputs(merges=merges)).axes) == 2
 
 
 def test_a_base_without_a_task_says_so(small):
     scored = small.scores
     scored = scored[(scored["base"] == "first") | (scored["task"] == "piqa")]
-    drawn = figure("task_accuracy").draw(scored)
+    drawn = figure("task_accuracy").draw(inputs(scores=scored))
     told = [text.get_text() for ax in drawn.axes for text in ax.texts]
     assert told == ["not measured"]
-    drawn = figure("task_gains").draw(scored)
+    drawn = figure("task_gains").draw(inputs(scores=scored))
     cells = [text.get_text() for text in drawn.axes[1].texts]
     recipes = scored["recipe"].nunique() - 1
     assert cells.count("–") == recipes
@@ -118,21 +114,21 @@ def test_a_base_without_a_task_says_so(small):
 
 def test_task_gains_are_means_over_merges(small):
     rows = small.scores[small.scores["base"] == "first"]
-    gains = figure("task_gains").gains(rows, ["piqa", "boolq"])
+    gains = figure("task_gains").gains(rows, ["piqa", "boolq"], Looks(PAPERS))
     rows = small.merges.query("base == 'first' and recipe == 'iso_c'")
     assert gains.loc["iso_c", "mean"] == pytest.approx(rows["gain"].mean())
-    assert list(gains.index) == list(style.METHODS)
+    assert list(gains.index) == list(METHOD_LOOKS)
 
 
 def test_norms_by_n(small):
-    ax = figure("norm_by_n").draw(small.merges).axes[0]
+    ax = figure("norm_by_n").draw(inputs(merges=small.merges)).axes[0]
     norm = small.merges.query("recipe == 'tsv_m'")["norm"].iloc[0]
     assert line(ax, "TSV-M").get_ydata() == pytest.approx([norm] * 3)
 
 
 def test_forest_counts_verdicts_and_names_few_merges(small):
-    drawn = figure("gain_by_merge").draw(small.comparisons)
-    assert len(drawn.axes) == 2 * len(style.METHODS)
+    drawn = figure("gain_by_merge").draw(inputs(comparisons=small.comparisons))
+    assert len(drawn.axes) == 2 * len(METHOD_LOOKS)
     ax = drawn.axes[0]
     assert ax.get_yticklabels()[0].get_text() == "n02-01"
     own = small.comparisons.query("base == 'first' and reference == 'base' and n > 1")
@@ -143,7 +139,7 @@ def test_forest_counts_verdicts_and_names_few_merges(small):
 
 
 def test_answers_are_drawn_for_each_base_and_their_mean(small):
-    drawn = figure("gain_by_method").draw(small.answers)
+    drawn = figure("gain_by_method").draw(inputs(answers=small.answers))
     titles = [ax.get_title(loc="left") for ax in drawn.axes]
     assert titles == ["first", "second", "Mean over bases"]
     marks = [entry for entry in drawn.axes[0].get_lines() if entry.get_marker() == "o"]
@@ -153,7 +149,9 @@ def test_answers_are_drawn_for_each_base_and_their_mean(small):
 
 def test_membership_says_when_draws_are_too_few(small):
     few = small.merges[small.merges["n"] != 3]
-    told = [t.get_text() for ax in figure("membership").draw(few).axes for t in ax.texts]
+    told = [
+        t.get_text() for ax in figure("membership").draw(inputs(merges=few)).axes for t in ax.texts
+    ]
     assert set(told) == {"too few draws to tell the checkpoints apart"}
 
 
@@ -162,28 +160,29 @@ def test_membership_is_drawn_for_every_method(tmp_path):
         tmp_path, pool=4, sizes={2: 6, 3: 4}, tasks={"piqa": 50}, recipes=["ties", "iso_c"]
     )
     merges = scores.read(planned)[1]
-    names, recipes, effect, clear = figure("membership").effects(merges)
+    names, recipes, effect, clear = figure("membership").effects(merges, Looks(PAPERS))
     assert names == [f"expert-0{i}" for i in (1, 2, 3, 4)]
     assert recipes == ["ties", "iso_c"]
     assert effect.sum(0) == pytest.approx([0, 0])  # relative to the average checkpoint
     assert clear.shape == effect.shape
-    assert len(figure("membership").draw(merges).axes[0].texts) == 8
+    assert len(figure("membership").draw(inputs(merges=merges)).axes[0].texts) == 8
 
 
 def test_sweeps_are_drawn_at_their_parameters(sweep):
     tables, recipes = sweep
-    ax = figure("lambda_sweep").draw(tables.merges, tables.comparisons, recipes).axes[0]
+    given = inputs(recipes, merges=tables.merges, comparisons=tables.comparisons)
+    ax = figure("lambda_sweep").draw(given).axes[0]
     for label in ("mean of the task vectors", "sum, not normalised"):
         assert line(ax, label).get_xdata().tolist() == [0.1, 1, 10]
     accuracy = tables.merges.set_index("recipe")["accuracy"]
     assert line(ax, "mean of the task vectors").get_ydata()[1] == pytest.approx(
         100 * accuracy["task_arithmetic"]  # the recipe's own point stands among the sweep's
     )
-    ax = figure("density_sweep").draw(tables.merges, tables.comparisons, recipes).axes[0]
+    ax = figure("density_sweep").draw(given).axes[0]
     assert line(ax, "lambda 0.1 (the recipe's)").get_xdata().tolist() == [10, 100]
-    ax = figure("beta_sweep").draw(tables.merges, tables.comparisons, recipes).axes[0]
+    ax = figure("beta_sweep").draw(given).axes[0]
     assert line(ax, "TA + SB").get_xdata().tolist() == [0, 0.2, 0.5]
-    ax = figure("ties_grid").draw(tables.merges, tables.comparisons, recipes).axes[0]
+    ax = figure("ties_grid").draw(given).axes[0]
     marks = [e for e in ax.get_lines() if e.get_linestyle() == "None" and len(e.get_xdata())]
     assert len(marks) == 4
 
@@ -192,13 +191,15 @@ def test_a_sweep_figure_of_a_study_without_the_sweep_is_refused(sweep):
     tables, recipes = sweep
     without = tables.merges[~tables.merges["recipe"].str.startswith("ties")]
     with pytest.raises(WildmergeError, match="recipe ties needs merges by it"):
-        figure("ties_grid").draw(without, tables.comparisons, recipes)
+        figure("ties_grid").draw(inputs(recipes, merges=without, comparisons=tables.comparisons))
 
 
 def test_homogeneous_merges_stand_side_by_side(domains):
     groups = {"medical": {}, "math": {}, "medical-math": {}}
     study = {"suites": ["medical", "math"], "groups": groups}
-    drawn = figure("homogeneous").draw(domains.merges, domains.comparisons, study)
+    drawn = figure("homogeneous").draw(
+        inputs(study=study, merges=domains.merges, comparisons=domains.comparisons)
+    )
     assert len(drawn.axes) == 2
     labels = drawn.axes[0].get_legend_handles_labels()[1]
     assert "medical experts merged (n = 3)" in labels
@@ -220,7 +221,7 @@ def test_cosines_and_signs_are_counted_by_tensor():
 @pytest.mark.parametrize("name", ["cosines", "signs"])
 def test_diagnostics_show_the_studys_own_checkpoints(name):
     similarities = {base: simulate.similarity([*models, "other"]) for base, models in POOL.items()}
-    drawn = figure(name).draw(similarities, POOL)
+    drawn = figure(name).draw(inputs(similarities=similarities, checkpoints=POOL))
     panels = [ax for ax in drawn.axes if ax.get_title(loc="left")]
     assert [len(ax.texts) for ax in panels] == [9, 4]
     assert [t.get_text() for t in panels[0].get_yticklabels()] == ["ann  1", "bob  2", "cat  3"]
@@ -229,28 +230,74 @@ def test_diagnostics_show_the_studys_own_checkpoints(name):
 
 def test_files_are_the_same_every_time_and_embed_their_fonts(small, tmp_path):
     for folder in ("one", "two"):
-        drawn = figure("norm_by_n").draw(small.merges)
-        style.save(drawn, tmp_path / folder / "a.pdf", tmp_path / folder / "a.png")
+        drawn = figure("norm_by_n").draw(inputs(merges=small.merges))
+        save(drawn, tmp_path / folder / "a.pdf", tmp_path / folder / "a.png")
     for name in ("a.pdf", "a.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert b"/FontFile2" in (tmp_path / "one/a.pdf").read_bytes()
 
 
 def test_methods_look_different_in_colour_and_in_grey():
-    looks = list(style.METHODS.values())
+    looks = list(METHOD_LOOKS.values())
     assert len({look.colour for look in looks}) == len({look.marker for look in looks}) == 7
-    assert sorted(itertools.chain(*style.FAMILIES.values())) == sorted(style.METHODS)
-    names = ["ties-density0.3", "zeta", "ties", "identity", "task_arithmetic", "dare"]
-    assert style.order(names) == ["task_arithmetic", "ties", "ties-density0.3", "dare", "zeta"]
-    assert style.method("ties-density0.3-lambda1").label == "TIES (density 0.3, lambda 1)"
-    varied = style.method("task_arithmetic-combine_sum")
-    assert varied.label == "TA (combine sum)"
-    assert (varied.dash, varied.hollow) == (":", True)  # told from its recipe in the same panel
-    assert style.signed(-0.001) == "0.00"
-    assert style.signed(float("nan")) == "–"
+    assert sorted(itertools.chain(*FAMILIES.values())) == sorted(METHOD_LOOKS)
+    assert signed(-0.001) == "0.00"
+    assert signed(float("nan")) == "–"
 
 
-def test_every_figure_and_table_has_a_caption():
-    names = [path.stem for path in DRAWN]
-    captions = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
-    assert set(names) <= captions
+def test_labels_are_those_of_the_recipes_and_say_what_a_sweep_changes():
+    recipes = PAPERS | {"low": PAPERS["ties"] | {"label": "TIES, low"}}
+    sweeps = [
+        {"recipe": "ties", "parameters": {"density": [0.3], "lambda": [1.0, 0.1]}},
+        {"recipe": "task_arithmetic", "parameters": {"combine": ["sum"]}},
+    ]
+    names = ["low", "dare_ties", "breadcrumbs", "iso_c"]
+    looks = Looks(plan.study_recipes({"recipes": names, "sweeps": sweeps}, recipes, "test"))
+    assert looks.label("dare_ties") == "DARE-TIES"
+    assert looks.label("low") == "TIES, low"
+    assert looks.label("ties-density0.3-lambda1") == "TIES (density 0.3, lambda 1)"
+    assert looks.label("ties") == "TIES"  # no point of the sweep: known from those that vary it
+    assert looks.label("task_arithmetic-combine_sum") == "TA (combine sum)"
+    assert looks.of("task_arithmetic-combine_sum")[2:] == (":", True)
+    with pytest.raises(WildmergeError, match="A recipe of the study was expected, found 'zeta'"):
+        looks.label("zeta")
+    ordered = looks.order([*names, "identity", "ties-density0.3", "ties-density0.3-lambda1"])
+    assert ordered == [
+        "low",
+        "ties-density0.3-lambda1",
+        "ties-density0.3",
+        "iso_c",
+        "dare_ties",
+        "breadcrumbs",
+    ]
+    assert looks.families(ordered)["other"] == ["dare_ties", "breadcrumbs"]
+
+
+def test_no_two_recipes_of_a_study_look_alike():
+    many = {f"other{i}": PAPERS["dare_ties"] for i in range(40)}
+    recipes = PAPERS | {"low": PAPERS["ties"]} | many
+    grid = {"density": [i / 20 for i in range(1, 11)], "lambda": [0.1, 0.2, 0.5, 1, 2, 3]}
+    sweeps = [{"recipe": name, "parameters": grid} for name in ("ties", "low", "dare_ties")]
+    study = {"recipes": [*recipes], "sweeps": sweeps}
+    recipes = plan.study_recipes(study, recipes, "test")
+    looks = Looks(recipes)
+    seen = [looks.of(recipe)[:3] for recipe in recipes]
+    assert len(recipes) > 200
+    assert len(set(seen)) == len(seen)
+    assert looks.of("ties") == METHOD_LOOKS["ties"]
+    assert looks.of("low") != METHOD_LOOKS["ties"]  # the method's look is taken
+
+
+@pytest.mark.parametrize("kind", catalogue.KINDS)
+def test_every_figure_and_table_declares_what_it_takes(kind):
+    assert len(catalogue.names(kind)) >= 3
+    for name in catalogue.names(kind):
+        declared = catalogue.declaration(kind, name)
+        module = importlib.import_module(f"wildmerge.reporting.{kind}.{name}")
+        assert declared.inputs == module.INPUTS
+        assert declared.caption == " ".join(module.CAPTION.split())
+
+
+def test_an_input_that_is_not_declared_is_not_there(small):
+    with pytest.raises(WildmergeError, match=r"answers\.csv was expected among the inputs"):
+        figure("gain_by_method").draw(inputs(merges=small.merges))

@@ -5,9 +5,10 @@ import re
 import pandas as pd
 import pytest
 import yaml
+from drawing import PAPERS
 from project import ROOT
-from wildmerge.reporting import looks as style
-from wildmerge.reporting.page import percent
+from wildmerge.reporting.looks import Looks
+from wildmerge.reporting.numbers import interval, percent, signed
 
 FOLDER = ROOT / "docs/small"
 TITLE = "## A real result"
@@ -29,18 +30,18 @@ def section():
 def table(answers):
     """The README's table: a row a method, from answers.csv."""
     rows = answers.set_index(["recipe", "reference"])
-    lines = []
-    for recipe in style.order(answers["recipe"]):
+    lines, looks = [], Looks(PAPERS)
+    for recipe in looks.order(answers["recipe"]):
         base, best = rows.loc[recipe, "base"], rows.loc[recipe, "best"]
         cells = [
-            style.method(recipe).label,
-            style.signed(base["gain"]),
-            style.interval(base["questions_low"], base["questions_high"]),
-            style.interval(base["draws_low"], base["draws_high"]),
+            looks.label(recipe),
+            signed(base["gain"]),
+            interval(base["questions_low"], base["questions_high"]),
+            interval(base["draws_low"], base["draws_high"]),
             base["verdict"],
             percent(base["share"]),
             f"{percent(base['share_above'])} / {percent(base['share_below'])}",
-            style.signed(best["gain"]),
+            signed(best["gain"]),
             best["verdict"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -85,15 +86,14 @@ def told(frames):
         f"{once['merge_seconds'].sum() / 3600:.1f} core-hours of merging",
         f"{merges['evaluate_seconds'].sum() / 3600:.1f} of evaluating",
         f"{narrower:.0f} % narrower",
-        f"from {style.signed(least)} points (TIES, n = 2) to {style.signed(most_n)} "
-        f"(Model Stock, n = 10)",
+        f"from {signed(least)} points (TIES, n = 2) to {signed(most_n)} (Model Stock, n = 10)",
         f"{(own['gain'] > 0).sum()} of {len(own)} merges above the base",
         f"{(own['verdict'] == 'above').sum()} are significantly above and "
         f"{(own['verdict'] == 'below').sum()} below",
         f"{(own['p'] < 0.05).sum()} have an uncorrected p below 0.05",
-        f"the largest gain of a merge is {style.signed(top['gain'])} points "
-        f"({style.interval(top['low'], top['high'])})",
-        f"`{most['subset']}` by {style.signed(most['gain'])} points",
+        f"the largest gain of a merge is {signed(top['gain'])} points "
+        f"({interval(top['low'], top['high'])})",
+        f"`{most['subset']}` by {signed(most['gain'])} points",
         f"`{split[0]}`",
     ]
 

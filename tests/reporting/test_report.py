@@ -12,22 +12,28 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import simulate
+from drawing import PAPERS, inputs
 from project import ROOT
-from wildmerge.analysis import compare, scores
-from wildmerge.reporting import looks as style
-from wildmerge.reporting import model_card as report_card
-from wildmerge.reporting import page as report
+from wildmerge.analysis import scores
+from wildmerge.analysis.comparisons import compare_study
+from wildmerge.reporting.answers import sentences
+from wildmerge.reporting.dictionary import COLUMNS
+from wildmerge.reporting.looks import Looks
+from wildmerge.reporting.model_card import model_card
+from wildmerge.reporting.numbers import interval, percent, signed
+from wildmerge.reporting.page import build
+from wildmerge.reporting.plots import save
 
-FIGURES = {
-    "gain_by_method": "answers",
-    "accuracy_by_n": "merges",
-    "norm_by_n": "merges",
-    "task_accuracy": "scores",
-    "gain_by_merge": "comparisons",
-    "task_gains": "scores",
-    "gain_by_norm": "merges",
-    "membership": "merges",
-}
+FIGURES = [
+    "gain_by_method",
+    "accuracy_by_n",
+    "norm_by_n",
+    "task_accuracy",
+    "gain_by_merge",
+    "task_gains",
+    "gain_by_norm",
+    "membership",
+]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -38,23 +44,19 @@ def script(kind, name):
 def make(folder, plan, bases, pool, figures=FIGURES):
     """Everything from score files to the page, as the rules do it; returns the page."""
     frames = dict(zip(("scores", "merges"), scores.read(plan), strict=True))
-    found = compare.study(plan, seed=0)
+    found = compare_study(plan, seed=0)
     frames |= dict(zip(("comparisons", "intervals", "answers"), found, strict=True))
     pictures, tables = [], []
     for name in figures:
         pictures.append(folder / f"{name}.png")
-        drawn = script("figures", name).draw(frames[figures[name]])
-        style.save(drawn, folder / f"{name}.pdf", pictures[-1])
-    published = ROOT / "config/published"
-    other = {
-        "success_rate": [published / "table1.csv"],
-        "significance": frames["intervals"],
-        "best_checkpoint": [published / "table2.csv"],
-    }
-    for name in other:
-        made = script("tables", name).make(frames["merges"], other[name])
+        drawn = script("figures", name).draw(inputs(**frames))
+        save(drawn, folder / f"{name}.pdf", pictures[-1])
+    for name in ("success_rate", "significance", "best_checkpoint"):
+        made = script("tables", name)
+        files = [ROOT / "config" / f"{n}.csv" for n in made.INPUTS if n.startswith("published/")]
+        printed = {path.stem: pd.read_csv(path) for path in files}
         tables.append(folder / f"{name}.html")
-        tables[-1].write_text(made[2], encoding="utf-8")
+        tables[-1].write_text(made.make(inputs(published=printed, **frames))[2], encoding="utf-8")
     sheet, verdicts = [], []
     for base in bases:
         sheet.append({"base": base, "model": "base", "repo": "org/base", "revision": "0" * 40,
@@ -70,8 +72,8 @@ def make(folder, plan, bases, pool, figures=FIGURES):
                        "relative_norm": 0.0123 if i != 1 else None}  # fmt: skip
             verdicts.append(folder / f"{base}-{model}.json")
             verdicts[-1].write_text(json.dumps(verdict))
-    page = report.build("test", {"description": "A test & more."}, frames, pictures, tables,
-                        verdicts, sheet, plan)  # fmt: skip
+    page = build("test", {"description": "A test & more."}, frames, pictures, tables,
+                        verdicts, sheet, plan, PAPERS)  # fmt: skip
     return page, frames, sheet
 
 
@@ -165,14 +167,14 @@ def test_checkpoints_versions_and_digests_are_told(reader):
 
 def test_every_column_of_the_data_is_explained(small):
     for frame in small[2].values():
-        assert set(frame) <= set(report.DICTIONARY)
+        assert set(frame) <= set(COLUMNS)
     columns = set().union(*small[2].values())
-    assert set(report.DICTIONARY) <= columns
+    assert set(COLUMNS) <= columns
 
 
 def test_significance_stands_below_the_shares(small):
     frames = small[2]
-    cells, tex, page = script("tables", "significance").make(frames["merges"], frames["intervals"])
+    cells, tex, page = script("tables", "significance").make(inputs(**frames))
     row = cells.query("base == 'first' and recipe == 'iso_c' and n == 2").iloc[0]
     found = (
         frames["intervals"]
@@ -181,7 +183,7 @@ def test_significance_stands_below_the_shares(small):
     )
     assert row["gain"] == pytest.approx(found["gain"])
     assert row["questions_low"] == found["questions_low"]
-    told = style.interval(found["questions_low"], found["questions_high"])
+    told = interval(found["questions_low"], found["questions_high"])
     assert f"<small>{told}</small>" in page
     alone = cells.query("base == 'first' and recipe == 'iso_c' and n == 1").iloc[0]
     assert alone["combinations"] == 4
@@ -201,22 +203,19 @@ def test_sentences_say_what_the_numbers_say():
                    "verdict": "not told apart"},
         ]
     )  # fmt: skip
-    (sentence,) = report.sentences(answers)
+    (sentence,) = sentences(answers, Looks(PAPERS))
     assert re.sub("<.*?>", "", sentence) == (
         "Qwen3 4B: better than the base: TIES by 0.50 points (+0.20 to +0.80); worse than the "
         "base: Iso-C by 2.00 points (+0.20 to +0.80); not told apart from it: TSV-M."
     )
-    (sentence,) = report.sentences(answers.iloc[[2]])
+    (sentence,) = sentences(answers.iloc[[2]], Looks(PAPERS))
     assert sentence.endswith("no method is told apart from the base.")
 
 
 def test_numbers_in_print():
-    assert style.interval(float("nan"), float("nan")) == "–"
-    assert style.interval(-0.001, 0.5) == "0.00 to +0.50"
-    assert report.percent(float("nan")) == "–"
-    assert report.duration(90) == "90.0 s"
-    assert report.duration(600) == "10.0 min"
-    assert report.duration(float("nan")) == "–"
+    assert interval(float("nan"), float("nan")) == "–"
+    assert interval(-0.001, 0.5) == "0.00 to +0.50"
+    assert percent(float("nan")) == "–"
 
 
 def test_model_card_tells_inputs_scores_and_intervals(small):
@@ -225,7 +224,7 @@ def test_model_card_tells_inputs_scores_and_intervals(small):
     summary = json.loads(Path(row["summary"]).read_text())
     score = json.loads(Path(row["scores"]).read_text())
     licensed = [row | {"license": "llama3.2"} if row["model"] == "base" else row for row in sheet]
-    card = report_card.model_card(summary, [score], frames["comparisons"], licensed)
+    card = model_card(summary, [score], frames["comparisons"], licensed)
     assert card.startswith("---\nbase_model:\n- org/base\n")
     assert card.count("| a note |") == 2
     assert card.count("| llama3.2 |") == 1 and card.count("| not known |") == 2
@@ -236,7 +235,7 @@ def test_model_card_tells_inputs_scores_and_intervals(small):
         "base == @row['base'] and subset == @row['subset'] and recipe == 'iso_c'"
     )
     for found in own.itertuples():
-        assert f"| {style.signed(found.gain)} | {style.interval(found.low, found.high)}" in card
+        assert f"| {signed(found.gain)} | {interval(found.low, found.high)}" in card
     assert f"mean over tasks | | | {100 * score['accuracy']:.2f} | " in card
     piqa = score["tasks"]["piqa"]
     low = 100 * (piqa["value"] - 1.96 * piqa["stderr"])

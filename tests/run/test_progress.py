@@ -2,7 +2,8 @@
 
 import pytest
 from project import wildmerge
-from wildmerge.run.progress import duration, read
+from wildmerge.run.progress import read
+from wildmerge.words import duration
 
 LOG = """\
 Building DAG of jobs...

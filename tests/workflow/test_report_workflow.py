@@ -1,5 +1,6 @@
 """The rules from scores to the report, run by Snakemake on simulated scores."""
 
+import os
 import shutil
 
 import numpy as np
@@ -144,6 +145,47 @@ def test_a_kept_merge_has_its_weights_and_a_model_card(project):
     assert "| medical | the base (`base`) |" in card
     assert (folder / "summary.json").exists()
     assert (folder / "mergekit.yaml").exists()
+
+
+def test_an_edited_note_and_a_benchmark_make_nothing_again(project):
+    """What report and keep read without declaring it, deliberately."""
+    models = project.folder / "config/models.tsv"
+    before = models.read_text()
+    header, *rows = before.splitlines()
+    note = header.split("\t").index("note")
+    cells = [row.split("\t") for row in rows]
+    edited = [[*row[:note], "a new note", *row[note + 1 :]] for row in cells]
+    models.write_text("\n".join([header, *map("\t".join, edited)]) + "\n")
+    benchmark = project.folder / "benchmarks/merge/sim/n05-01/iso_c.tsv"
+    benchmark.parent.mkdir(parents=True, exist_ok=True)
+    benchmark.write_text("s\th:m:s\n1.0\t0:00:01\n")
+    report = "results/studies/main/report.html"
+    try:
+        assert "keep" not in project.jobs(KEPT, "--allowed-rules", *RULES)
+    finally:
+        models.write_text(before)
+    assert project.jobs(report, "--allowed-rules", *RULES) == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "read"),
+    [
+        ("aggregate", "scores.csv", "merges/sim/n05-01/iso_c/summary.json"),
+        ("compare", "comparisons.csv", "scores/sim/n05-01/iso_c/medical.items.parquet"),
+        ("report", "report.html", "merges/sim/n05-01/iso_c/summary.json"),
+    ],
+)
+def test_what_is_read_is_an_input(project, rule, target, read):
+    """A summary or an items file that has changed makes its readers' outputs again."""
+    path = project.folder / "results" / read
+    before, stamp = path.read_bytes(), path.stat()
+    path.write_bytes(before + b" ")  # Snakemake passes over a small file that was only touched
+    try:
+        jobs = project.jobs(f"results/studies/main/{target}", "--allowed-rules", *RULES)
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert rule in jobs
 
 
 def test_sweep_points_are_those_of_the_plan(project):

@@ -17,7 +17,7 @@ if SOURCE.is_dir() and str(SOURCE) not in sys.path:
 from wildmerge import patches
 from wildmerge.sources.lock import locked_files, takes_pickles
 from wildmerge.sources.registry import source_of
-from wildmerge.study import paths, sheets
+from wildmerge.study import catalogue, paths, sheets
 from wildmerge.study.experts import load_experts
 from wildmerge.study.needs import Needs
 from wildmerge.study.plan import BASE, IDENTITY
@@ -59,6 +59,11 @@ def members(wildcards):
 def drawn(wildcards):
     """The checkpoints of a draw."""
     return NEEDS.drawn(wildcards.base, wildcards.subset)
+
+
+def compared(wildcards):
+    """The checkpoints of a base whose task vectors a study compares."""
+    return NEEDS.compared(wildcards.base)
 
 
 def checkpoints(names):
@@ -119,24 +124,3 @@ def by_size(fixed, per_gb):
 def weights_mb(wildcards):
     """MB of a model's 16-bit weights: what a merge keeps on disk until it is evaluated."""
     return int(1000 * NEEDS.gb(wildcards.base))
-
-
-FROM_TASK_VECTORS = {"cosines", "signs"}
-
-
-def compared(wildcards):
-    """The checkpoints of a base whose task vectors a study looks at, in the sheet's order."""
-    studies = [name for name, study in STUDIES.items() if FROM_TASK_VECTORS & {*study["figures"]}]
-    chosen = {m for s in studies for m in NEEDS.study_checkpoints(s).get(wildcards.base, [])}
-    return [model for base, model in SHEETS.models if base == wildcards.base and model in chosen]
-
-
-def caption(name):
-    return (HOME / f"workflow/report/{name}.rst").read_text(encoding="utf-8")
-
-
-def figure_inputs(wildcards):
-    if wildcards.figure in FROM_TASK_VECTORS:
-        return {"similarity": [paths.similarity(b) for b in STUDIES[wildcards.study]["bases"]]}
-    names = ("scores", "merges", "comparisons", "answers")
-    return {name: paths.study(wildcards.study, f"{name}.csv") for name in names}

@@ -24,9 +24,8 @@ if __name__ == "__main__":
     what = "keep {base}/{subset}/{recipe} of {study}".format(**snakemake.wildcards)
     with job(snakemake.log[0], what):
         summary = read_json(snakemake.input.summary)
-        scores = [read_json(path) for path in snakemake.params.scores]
+        scores = [read_json(path) for path in snakemake.input.scores]
         comparisons = read_table(snakemake.input.comparisons)
-        # Read here: a note that is edited must not merge all that is kept again.
         config = Path(snakemake.params.config)
         lock = read_lock(config / NAME)
         sheet = apply_lock(read_rows(config / "models.tsv"), lock)

@@ -4,22 +4,23 @@ from pathlib import Path
 
 from wildmerge.analysis.scores import read_table
 from wildmerge.files import atomic_file
-from wildmerge.reporting import page as report
+from wildmerge.reporting.page import build
 from wildmerge.run.cost import spent
 from wildmerge.run.jobs import job
+from wildmerge.study.catalogue import CSV
 
 if __name__ == "__main__":
     with job(snakemake.log[0], f"report {snakemake.wildcards.study}"):
-        tables = ("scores", "merges", "comparisons", "intervals", "answers")
-        page = report.build(
+        page = build(
             name=snakemake.wildcards.study,
             study=snakemake.params.study,
-            frames={name: read_table(snakemake.input[name]) for name in tables},
+            frames={name: read_table(snakemake.input[name]) for name in CSV},
             figures=[Path(path) for path in snakemake.input.figures],
             tables=[Path(path) for path in snakemake.input.tables],
             verdicts=snakemake.input.verdicts,
             sheet=snakemake.params.models,
             plan=snakemake.params.plan,
+            recipes=snakemake.params.recipes,
             jobs=spent(Path("benchmarks"), snakemake.params.study["bases"]),
         )
         with atomic_file(snakemake.output[0]) as part:

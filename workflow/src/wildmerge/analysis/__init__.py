@@ -1,0 +1,1 @@
+"""Scores into tidy tables, and what differences between models are real."""

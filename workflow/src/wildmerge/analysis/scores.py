@@ -1,7 +1,9 @@
 """Score and summary files into tidy tables: one row a model and task, one row a merge."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,12 +31,12 @@ MERGES = [
 ]
 
 
-def where(row) -> str:
+def where(row: Mapping[str, Any]) -> str:
     """Name an evaluated model and its suite in messages: base/subset/recipe, suite."""
     return f"{row['base']}/{row['subset']}/{row['recipe']}, suite {row['suite']}"
 
 
-def _check(score: dict, row: dict) -> None:
+def _check(score: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     for key in ("base", "subset", "recipe", "suite"):
         if score[key] != row[key]:
             raise WildmergeError(
@@ -57,18 +59,25 @@ def _check(score: dict, row: dict) -> None:
         )
 
 
-def read(plan: list[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read the planned score files and merge summaries into the two tidy tables of a study.
 
-    plan: one dict an evaluated model and suite, with base, subset, n, draw (0 where nothing was
-        drawn), members (names), recipe, suite, and the paths scores and summary (None where no
-        merge is made). A planned file that is not there leaves its row without numbers.
-    Returns the frames with columns `SCORES` (value a fraction) and `MERGES` (accuracies are
-    fractions, the mean over tasks; gains are percentage points; norms are L2; times seconds).
-    Raises WildmergeError for a score that is not finite, does not belong to its row, or was taken
-    on other tasks or questions than its base's.
+    Args:
+        plan: one dict an evaluated model and suite, with base, subset, n, draw (0 where nothing was
+            drawn), members (names), recipe, suite, and the paths scores and summary (None where no
+            merge is made). A planned file that is not there leaves its row without numbers.
+
+    Returns:
+        The frames with columns `SCORES` (value a fraction) and `MERGES` (accuracies are fractions,
+        the mean over tasks; gains are percentage points; norms are L2; times seconds).
+
+    Raises:
+        WildmergeError: a score is not finite, does not belong to its row, or was taken on other
+            tasks or questions than its base's.
     """
-    task_rows, merge_rows, suites = [], [], {}
+    task_rows: list[dict[str, Any]] = []
+    merge_rows: list[dict[str, Any]] = []
+    suites: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, int]]] = {}
     for row in plan:
         model = {key: row[key] for key in MODEL} | {"members": ";".join(row["members"])}
         merge = model | {"accuracy": None, "evaluate_seconds": None}
@@ -137,36 +146,50 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return frame.fillna({"members": ""})
 
 
-def sweep(merges: pd.DataFrame, comparisons: pd.DataFrame, recipes: dict, name: str):
+def sweep(
+    merges: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    recipes: Mapping[str, Mapping[str, Any]],
+    name: str,
+) -> pd.DataFrame:
     """The points of a recipe's sweep: its rows of merges.csv, a column a parameter, an interval.
 
-    merges, comparisons: the study's tables; recipes: name -> {parameters: {...}}; name: the recipe
-        that is swept. Returns the rows with the parameters and `low` and `high`, the gain's 95 %
-        interval over questions in points; sorted by the parameters.
-    Raises WildmergeError where the study has no point of that sweep.
+    Args:
+        merges: the study's merges.csv.
+        comparisons: its comparisons.csv.
+        recipes: the study's recipes by name, with `parameters`, and `of` for the points of a sweep.
+        name: the recipe that is swept.
+
+    Returns:
+        The rows of the recipe and of all that vary it, with the parameters and `low` and `high`,
+        the gain's 95 % interval over questions in points; sorted by the parameters.
+
+    Raises:
+        WildmergeError: the study has no point of that sweep.
     """
-    family = merges[merges["recipe"].str.split("-").str[0] == name]
-    if family.empty:
+    points = [recipe for recipe in recipes if name in (recipe, recipes[recipe].get("of"))]
+    rows = merges[merges["recipe"].isin(points)]
+    if rows.empty:
         raise WildmergeError(
             f"A figure of a sweep of recipe {name} needs merges by it, but the study has none: add "
             "the sweep to the study's YAML or take the figure out of its `figures`."
         )
-    parameters = [recipes[recipe]["parameters"] for recipe in family["recipe"]]
-    names = list(recipes[name]["parameters"])
-    family = family.assign(**{key: [p[key] for p in parameters] for key in names})
+    parameters = [recipes[recipe]["parameters"] for recipe in rows["recipe"]]
+    names = list(parameters[0])
+    rows = rows.assign(**{key: [p[key] for p in parameters] for key in names})
     against_base = comparisons[comparisons["reference"] == "base"]
-    family = family.merge(against_base[[*MODEL, "low", "high"]], "left", MODEL)
-    return family.sort_values(names)
+    rows = rows.merge(against_base[[*MODEL, "low", "high"]], "left", MODEL)
+    return rows.sort_values(names)
 
 
-ITEMS = pa.schema(
+OUTCOME_SCHEMA = pa.schema(
     [("task", pa.string()), ("member", pa.string()), ("doc", pa.int32()), ("correct", pa.float32())]
 )
 
 
 def read_items(path: str | Path) -> pa.Table:
-    """Read who was right on which question; columns `ITEMS`, a row a question."""
-    items = pyarrow.parquet.read_table(path, columns=ITEMS.names).cast(ITEMS)
+    """Read who was right on which question; columns `OUTCOME_SCHEMA`, a row a question."""
+    items = pyarrow.parquet.read_table(path, columns=OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA)
     wrong = int((~np.isfinite(items["correct"].to_numpy())).sum())
     if wrong:
         raise WildmergeError(

@@ -7,6 +7,7 @@ tasks needs no other formula than a single benchmark.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -64,7 +65,11 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def resample_questions(
-    correct: np.ndarray, weight: np.ndarray, stratum: np.ndarray, seed: int, resamples=RESAMPLES
+    correct: np.ndarray,
+    weight: np.ndarray,
+    stratum: np.ndarray,
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> np.ndarray:
     """Accuracies of models on resampled questions, the same resamples for all models.
 
@@ -91,7 +96,9 @@ def percentile(replicates: np.ndarray, level: float = LEVEL) -> np.ndarray:
     return np.moveaxis(np.quantile(replicates, [tail, 1 - tail], axis=-1), 0, -1)
 
 
-def mean_over_draws(cells: list, subsets: list, seed: int, level: float = LEVEL):
+def mean_over_draws(
+    cells: Sequence[np.ndarray], subsets: Sequence[int], seed: int, level: float = LEVEL
+) -> tuple[float, float] | None:
     """Interval of the mean gain over all subsets, from random samples of the subsets of some sizes.
 
     A bootstrap of the draws within each size, its deviations widened to Student's quantile and
@@ -118,7 +125,9 @@ def mean_over_draws(cells: list, subsets: list, seed: int, level: float = LEVEL)
     return float(low), float(high)
 
 
-def share_over_draws(above: int, draws: int, subsets: float, level: float = LEVEL):
+def share_over_draws(
+    above: int, draws: int, subsets: float, level: float = LEVEL
+) -> tuple[float, float] | None:
     """Wilson's interval of the share of all subsets that lie above, from a random sample of them.
 
     The sample counts as larger for the part of the subsets that it holds. above, draws, subsets:
@@ -136,7 +145,9 @@ def share_over_draws(above: int, draws: int, subsets: float, level: float = LEVE
     return low, 1.0 if above == draws else centre + half
 
 
-def best_by_split(correct: np.ndarray, stratum: np.ndarray, share: np.ndarray, seed: int):
+def best_by_split(
+    correct: np.ndarray, stratum: np.ndarray, share: np.ndarray, seed: int
+) -> tuple[int, np.ndarray]:
     """Choose the best of several models on one half of the questions, to judge it on the other.
 
     The plain maximum over all questions lies above every model's true accuracy. Cross-fitting would
@@ -154,7 +165,9 @@ def best_by_split(correct: np.ndarray, stratum: np.ndarray, share: np.ndarray, s
     return int(np.argmax(accuracy)), judge
 
 
-def membership_effect(gains: np.ndarray, member: np.ndarray, size: np.ndarray, seed: int):
+def membership_effect(
+    gains: np.ndarray, member: np.ndarray, size: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
     """How much better merges are with a checkpoint than without it, at equal size.
 
     Least squares of the gains on who is in, after taking out each size's mean; effects are
@@ -167,7 +180,7 @@ def membership_effect(gains: np.ndarray, member: np.ndarray, size: np.ndarray, s
     groups = [np.flatnonzero(size == n) for n in np.unique(size)]
     groups = [index for index in groups if len(index) > 1]
 
-    def fit(parts):
+    def fit(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
         x = np.concatenate([member[i] - member[i].mean(0) for i in parts])
         y = np.concatenate([gains[i] - gains[i].mean() for i in parts])
         effect, _, rank, _ = np.linalg.lstsq(x, y, rcond=1e-9)

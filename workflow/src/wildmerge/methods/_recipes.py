@@ -93,14 +93,15 @@ def schema() -> dict[str, Any]:
 
 
 def check(recipe: Mapping[str, Any]) -> None:
-    """Check a recipe as the workflow hands it over, with its `name`.
+    """Check a recipe as the workflow hands it over, with its `name`, and without a label.
 
     Raises:
         WildmergeError: a key missing or unknown, a parameter that the method has not, or one out
             of its range.
     """
-    entry = {key: value for key, value in recipe.items() if key not in ("name", "of", "changed")}
-    validate(entry, schema()["additionalProperties"], f"Recipe {recipe.get('name', '')}")
+    name = recipe.get("name", "")
+    entry = {key: value for key, value in recipe.items() if key != "name"}
+    validate({"label": name, **entry}, schema()["additionalProperties"], f"Recipe {name}")
 
 
 def check_parameters(method: Method, parameters: Mapping[str, Any], where: str) -> None:

@@ -2,26 +2,42 @@
 
 import html
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from wildmerge.files import atomic_file
-from wildmerge.reporting import looks as style
+
+from .looks import Looks, base_label
+from .numbers import MISSING, signed
 
 KEYS = ["base", "suite", "recipe", "n"]
 AVERAGE = "average"
 
 
-def success(merges: pd.DataFrame, gain: str) -> pd.DataFrame:
+# A row of cells -> the texts that stand small below its cell.
+Small = Callable[[Any], tuple[str, ...]]
+# What `layout` gives: the header's texts, and the rows (base, method, accuracy, cells), where a
+# cell is its text and the small texts below it.
+Laid = tuple[list[str], list[tuple[str, str, str, list[tuple[str, ...]]]]]
+Made = tuple[pd.DataFrame, str, str]  # a table: its tidy cells, its LaTeX, its HTML
+
+
+def success(merges: pd.DataFrame, gain: str, looks: Looks) -> pd.DataFrame:
     """Share of models above a reference and their mean gain, for each base, suite, recipe and n.
 
-    merges: rows of merges.csv; gain: the column to judge by, `gain` (Tables 1, 3) or
-        `gain_over_best` (Table 2), percentage points.
-    Returns columns base, suite, recipe, n, combinations (models with a score), share (percent of
-    them above zero), gain (points); n = 1 holds the single checkpoints for every recipe, and the
-    rows of base `average` are plain means over bases, as in the paper. Cells without any score
-    are absent.
+    Args:
+        merges: rows of merges.csv.
+        gain: the column to judge by, `gain` (Tables 1, 3) or `gain_over_best` (Table 2), points.
+        looks: of the study, for the paper's order.
+
+    Returns:
+        Columns base, suite, recipe, n, combinations (models with a score), share (percent of them
+        above zero), gain (points); n = 1 holds the single checkpoints for every recipe, and the
+        rows of base `average` are plain means over bases, as in the paper. Cells without any score
+        are absent. Recipes of no method in the paper come last, by name.
     """
     merges = merges.dropna(subset=gain)
     single = merges[(merges["n"] == 1) & (merges["recipe"] == "identity")]
@@ -38,7 +54,8 @@ def success(merges: pd.DataFrame, gain: str) -> pd.DataFrame:
         full = means["base"].nunique() == cells["base"].nunique()
         average = means[["combinations", "share", "gain"]].mean()[full].reset_index()
         cells = pd.concat([cells, average.assign(base=AVERAGE)], ignore_index=True)
-    rank = {recipe: i for i, recipe in enumerate(style.order(cells["recipe"]))}
+    recipes = sorted(cells["recipe"].unique(), key=lambda recipe: (looks.rank(recipe), recipe))
+    rank = {recipe: i for i, recipe in enumerate(recipes)}
     bases = {base: i for i, base in enumerate([*merges["base"].unique(), AVERAGE])}
     keys = {"base": bases, "recipe": rank}
     return cells.sort_values(
@@ -46,14 +63,16 @@ def success(merges: pd.DataFrame, gain: str) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def beside_published(cells: pd.DataFrame, published: list) -> pd.DataFrame:
+def beside_published(cells: pd.DataFrame, published: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Add published_share and published_gain where the paper has the base, recipe and n.
 
     The paper's numbers are about its own 16 tasks, so they stand beside suite `paper` alone.
 
-    published: paths of files of config/published.
+    Args:
+        cells: from `success`.
+        published: tables of config/published.
     """
-    printed = pd.concat([pd.read_csv(path) for path in published])
+    printed = pd.concat(list(published))
     printed = printed.rename(columns={"share": "published_share", "gain": "published_gain"})
     keys = ["base", "recipe", "n"]
     columns = ["published_share", "published_gain"]
@@ -67,21 +86,34 @@ def beside_published(cells: pd.DataFrame, published: list) -> pd.DataFrame:
 
 def cell(share: float, gain: float) -> str:
     """A cell as the paper prints it, `80 / +0.39`; a missing one is a dash."""
-    return "–" if pd.isna(gain) else f"{share:.0f} / {style.signed(gain)}"
+    return MISSING if pd.isna(gain) else f"{share:.0f} / {signed(gain)}"
 
 
-def published(row) -> tuple[str]:
+def published(row: Any) -> tuple[str, ...]:
     """The paper's own numbers of a cell, if it has any."""
     known = not pd.isna(row.published_gain)
     return (cell(row.published_share, row.published_gain) if known else "",)
 
 
-def layout(cells: pd.DataFrame, reference: dict, small=published) -> tuple[list, list]:
+def base_accuracies(merges: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """(base, suite) -> the base's accuracy."""
+    bases = merges[merges["subset"] == "base"]
+    return bases.set_index(["base", "suite"])["accuracy"].to_dict()
+
+
+def layout(
+    cells: pd.DataFrame,
+    reference: Mapping[tuple[str, str], float],
+    looks: Looks,
+    small: Small = published,
+) -> Laid:
     """Lay cells out as the paper does: a block a base, a row a recipe, a column an n.
 
-    cells: from `success`, with whatever `small` reads; reference: (base, suite) -> accuracy that is
-        printed in its rows; small: a cell's row -> the texts that stand small below it.
-    Returns the header texts and the rows (base, recipe, accuracy, [(text, *small texts)]).
+    Args:
+        cells: from `success`, with whatever `small` reads.
+        reference: (base, suite) -> the accuracy that is printed in its rows.
+        looks: of the study.
+        small: gives the texts that stand small below a cell.
     """
     sizes = sorted(cells["n"].unique())
     header = []
@@ -93,18 +125,19 @@ def layout(cells: pd.DataFrame, reference: dict, small=published) -> tuple[list,
     rows = []
     for (suite, base), block in cells.groupby(["suite", "base"], sort=False):
         own = [v for (b, s), v in reference.items() if s == suite and base in (b, AVERAGE)]
-        accuracy = f"{100 * np.mean(own):.1f}" if own and not np.isnan(own).any() else "–"
-        name = "Average" if base == AVERAGE else style.base_label(base)
+        accuracy = f"{100 * np.mean(own):.1f}" if own and not np.isnan(own).any() else MISSING
+        name = "Average" if base == AVERAGE else base_label(base)
         name = f"{name}, {suite}" if suites > 1 else name
-        for recipe, line in block.groupby("recipe", sort=False):
-            line = line.set_index("n").reindex(sizes)
+        for recipe in looks.order(block["recipe"]):
+            line = block[block["recipe"] == recipe].set_index("n").reindex(sizes)
             texts = [(cell(r.share, r.gain), *small(r)) for r in line.itertuples()]
-            rows.append((name, style.method(recipe).label, accuracy, texts))
+            rows.append((name, looks.label(recipe), accuracy, texts))
     return header, rows
 
 
-def to_html(header, rows, reference: str) -> str:
+def to_html(laid: Laid, reference: str) -> str:
     """An HTML table of what `layout` gives; small texts stand under the cell's own."""
+    header, rows = laid
     heads = "".join(f"<th>{html.escape(text)}</th>" for text in header)
     lines = [
         "<table>",
@@ -112,7 +145,7 @@ def to_html(header, rows, reference: str) -> str:
         f"<th>{html.escape(reference)}</th>{heads}</tr></thead>",
         "<tbody>",
     ]
-    last = None
+    last: str | None = None
     for base, method, accuracy, texts in rows:
         tds = "".join(
             f"<td>{own}{''.join(f'<br><small>{text}</small>' for text in small if text)}</td>"
@@ -138,10 +171,12 @@ def _grey(text: str) -> str:
     return rf"\textcolor{{gray}}{{{latex(text)}}}" if text else ""
 
 
-def to_latex(header, rows, reference: str, small=("published",)) -> str:
-    """A LaTeX tabular (booktabs) of what `layout` gives; small texts stand in grey rows of their
-    own, named by `small`.
+def to_latex(laid: Laid, reference: str, small: Sequence[str] = ("published",)) -> str:
+    """A LaTeX tabular (booktabs) of what `layout` gives.
+
+    Small texts stand in grey rows of their own, named by `small`.
     """
+    header, rows = laid
     lines = [
         r"% Needs booktabs and xcolor. Cells: share of models above / mean gain in points.",
         rf"\begin{{tabular}}{{llr{'c' * len(header)}}}",
@@ -149,7 +184,7 @@ def to_latex(header, rows, reference: str, small=("published",)) -> str:
         " & ".join(["Base", "Method", latex(reference)]
                    + [latex(h).replace("n =", "$n$ =") for h in header]) + r" \\",
     ]  # fmt: skip
-    last = None
+    last: str | None = None
     for base, method, accuracy, texts in rows:
         if base != last:
             lines.append(r"\midrule")
@@ -165,10 +200,11 @@ def to_latex(header, rows, reference: str, small=("published",)) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def write(cells, tex, page, output) -> None:
-    """Write a table's three forms to output.csv, output.tex and output.html."""
-    with atomic_file(output.csv) as part:
+def write(made: Made, csv: str, tex: str, page: str) -> None:
+    """Write a table's three forms to the paths `csv`, `tex` and `page`."""
+    cells, *texts = made
+    with atomic_file(csv) as part:
         cells.to_csv(part, index=False)
-    for text, path in ((tex, output.tex), (page, output.html)):
+    for text, path in zip(texts, (tex, page), strict=True):
         with atomic_file(path) as part:
             part.write_text(text, encoding="utf-8")

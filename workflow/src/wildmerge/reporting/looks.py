@@ -1,46 +1,48 @@
-"""How everything looks: name, order, colour and marker of every method; one way to save."""
+"""How the recipes and bases of a study are named, ordered and coloured, the same everywhere."""
 
-import math
-import re
-from typing import NamedTuple
+import colorsys
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-import matplotlib
-import matplotlib.ticker
-import pandas as pd
+from wildmerge import WildmergeError
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from wildmerge.files import atomic_file
+# The name of a recipe -> {label, merge_method, parameters, version}; for a point of a sweep also
+# `of`, the recipe that it varies, and `changed`, the parameters that differ with their values.
+Recipes = Mapping[str, Mapping[str, Any]]
 
 
-class Method(NamedTuple):
-    """The look of a merge method: label in the paper, colour, marker, dash, hollow markers."""
+class Look(NamedTuple):
+    """How a recipe is drawn: colour, marker, dash of its line, whether its markers are hollow."""
 
-    label: str
     colour: str
     marker: str
     dash: str = "-"
     hollow: bool = False
 
 
-# Okabe and Ito's colours, told apart by colour-blind people; a boosted method has the lighter
-# relative of its parent's colour and a broken line. Markers carry the difference in grey.
-METHODS = {
-    "task_arithmetic": Method("TA", "#0072B2", "o"),
-    "model_stock": Method("Model Stock", "#009E73", "s"),
-    "ties": Method("TIES", "#D55E00", "^"),
-    "task_arithmetic_sb": Method("TA + SB", "#56B4E9", "D", "--"),
-    "ties_sb": Method("TIES + SB", "#E69F00", "v", "--"),
-    "tsv_m": Method("TSV-M", "#CC79A7", "P"),
-    "iso_c": Method("Iso-C", "#444444", "X"),
+# Okabe and Ito's colours, which colour-blind people can distinguish; a boosted method has the
+# lighter relative of its parent's colour and a broken line. Markers carry the difference in grey.
+# In the paper's order.
+METHOD_LOOKS = {
+    "task_arithmetic": Look("#0072B2", "o"),
+    "model_stock": Look("#009E73", "s"),
+    "ties": Look("#D55E00", "^"),
+    "task_arithmetic_sb": Look("#56B4E9", "D", "--"),
+    "ties_sb": Look("#E69F00", "v", "--"),
+    "tsv_m": Look("#CC79A7", "P"),
+    "iso_c": Look("#444444", "X"),
 }
 FAMILIES = {
     "weight interpolation": ["task_arithmetic", "model_stock", "ties"],
     "subspace": ["task_arithmetic_sb", "ties_sb", "tsv_m", "iso_c"],
 }
-SINGLE = Method("checkpoint", "#888888", ".")
-BASE_COLOUR = "#222222"
+SINGLE = Look("#888888", ".")
+# Of no method's colour. A point of a sweep is dotted, hence no spare look is.
+_SPARE_COLOURS = ("#6A3D9A", "#A6761D", "#1B7837", "#B2182B", "#2166AC")
+_SPARE_MARKERS = ("h", "<", ">", "p", "d")
+_SPARE_DASHES = ("-.", "--", "-")
+
 BASES = {
     "average": "Mean over bases",
     "llama-3.2-3b": "Llama 3.2 3B",
@@ -49,39 +51,6 @@ BASES = {
     "qwen3-8b": "Qwen3 8B",
     "smollm2-135m": "SmolLM2 135M",
 }
-_SPARE = [("#6A3D9A", "h"), ("#A6761D", "<"), ("#1B7837", ">"), ("#B2182B", "p"), ("#2166AC", "d")]
-GREY = "#666666"
-ABOVE, BELOW = "#1A7F4B", "#B3261E"
-
-
-def family(recipe: str) -> str:
-    """The recipe that a sweep point varies: `ties` for `ties-density0.3`."""
-    return recipe.split("-", 1)[0]
-
-
-def method(recipe: str) -> Method:
-    """The look of a recipe; a point of its sweep is dotted and hollow, and says what differs."""
-    if recipe == "identity":
-        return SINGLE
-    name, _, differs = recipe.partition("-")
-    if name in METHODS:
-        look = METHODS[name]
-    else:
-        colour, marker = _SPARE[sum(name.encode()) % len(_SPARE)]
-        look = Method(name.replace("_", " "), colour, marker, ":")
-    if differs:
-        # `density0.3-combine_sum` reads `density 0.3, combine sum`.
-        parts = [re.sub(r"_?([0-9.]+|(?<=_)[a-z]+)$", r" \1", p) for p in differs.split("-")]
-        label = f"{look.label} ({', '.join(parts)})".replace("_ ", " ")
-        look = look._replace(label=label, dash=":", hollow=True)
-    return look
-
-
-def order(recipes) -> list[str]:
-    """The distinct recipes in the paper's order, then others by name; `identity` is left out."""
-    known = list(METHODS)
-    recipes = sorted(set(recipes) - {"identity"})
-    return sorted(recipes, key=lambda r: known.index(family(r)) if family(r) in known else 99)
 
 
 def base_label(base: str) -> str:
@@ -89,169 +58,120 @@ def base_label(base: str) -> str:
     return BASES.get(base, base)
 
 
-def panels(merges: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """One (title, rows) for each base and suite, the suite in the title where there are several."""
-    several = merges["suite"].nunique() > 1
-    groups = merges.groupby(["base", "suite"], sort=False)
-    return [
-        (f"{base_label(base)}, {suite}" if several else base_label(base), rows)
-        for (base, suite), rows in groups
-    ]
+class Looks:
+    """The labels, order and looks of a study's recipes; no two of them look alike.
+
+    A recipe has the look of its method. One whose method is none of this project's, or has been
+    given to another recipe of the study, has a spare look. A point of a sweep is dotted and hollow
+    in a shade of the colour of the recipe that it varies.
+
+    Args:
+        recipes: the study's recipes, in its order.
+    """
+
+    def __init__(self, recipes: Recipes) -> None:
+        self._roots = list(dict.fromkeys(root_of(recipes, name) for name in recipes))
+        self._recipes = {name: recipes[name] for name in recipes}
+        spare = _spare_looks()
+        taken: set[str] = set()
+        self._looks: dict[str, Look] = {}
+        for root in self._roots:
+            points = [name for name in recipes if root_of(recipes, name) == root]
+            # A sweep may leave out the recipe itself; its points have all of it but the parameters.
+            self._recipes.setdefault(root, {**recipes[points[0]], "changed": {}})
+            method = recipes[points[0]]["merge_method"]
+            own = method in METHOD_LOOKS and method not in taken
+            look = METHOD_LOOKS[method] if own else next(spare)
+            taken.add(method)
+            changed = [name for name in points if recipes[name].get("changed")]
+            self._looks |= dict.fromkeys([root, *points], look)
+            for i, name in enumerate(changed):
+                colour = _lighter(look.colour, 0.6 * i / len(changed))
+                self._looks[name] = Look(colour, look.marker, ":", hollow=True)
+
+    def of(self, recipe: str) -> Look:
+        """How a recipe is drawn; `identity` is a checkpoint that was not merged.
+
+        Raises:
+            WildmergeError: the study has no such recipe.
+        """
+        if recipe == "identity":
+            return SINGLE
+        self._entry(recipe)
+        return self._looks[recipe]
+
+    def label(self, recipe: str) -> str:
+        """The printed name of a recipe; a point of a sweep says what differs: `TIES (density 0.3)`.
+
+        Raises:
+            WildmergeError: the study has no such recipe.
+        """
+        if recipe == "identity":
+            return "checkpoint"
+        entry = self._entry(recipe)
+        changed = sorted(entry.get("changed", {}).items())
+        differs = ", ".join(
+            f"{key} {value}" if isinstance(value, str) else f"{key} {value:g}"
+            for key, value in changed
+        )
+        return f"{entry['label']} ({differs})" if differs else str(entry["label"])
+
+    def rank(self, recipe: str) -> int:
+        """The place of a recipe's method in the paper; behind all of them where it has none."""
+        method, known = self._entry(recipe)["merge_method"], list(METHOD_LOOKS)
+        return known.index(method) if method in known else len(known)
+
+    def order(self, recipes: Iterable[str]) -> list[str]:
+        """The distinct recipes in the paper's order, then in the study's; `identity` is left out.
+
+        The points of a sweep follow the recipe that they vary, in the order of the sweep.
+        """
+        places = list(self._recipes)
+
+        def key(name: str) -> tuple[int, int, bool, int]:
+            changed = bool(self._entry(name).get("changed"))
+            root = self._roots.index(root_of(self._recipes, name))
+            return self.rank(name), root, changed, places.index(name)
+
+        return sorted(set(recipes) - {"identity"}, key=key)
+
+    def families(self, recipes: Iterable[str]) -> dict[str, list[str]]:
+        """Family of methods -> the recipes of it, in order; families without any are left out."""
+        found: dict[str, list[str]] = {name: [] for name in (*FAMILIES, "other")}
+        for recipe in self.order(recipes):
+            method = self._entry(recipe)["merge_method"]
+            family = (name for name, methods in FAMILIES.items() if method in methods)
+            found[next(family, "other")].append(recipe)
+        return {name: members for name, members in found.items() if members}
+
+    def _entry(self, recipe: str) -> Mapping[str, Any]:
+        if recipe not in self._recipes:
+            raise WildmergeError(
+                f"A recipe of the study was expected, found {recipe!r}. Its recipes are "
+                f"{', '.join(self._recipes)}. Make the study's tables again."
+            )
+        return self._recipes[recipe]
 
 
-def use() -> None:
-    """Set matplotlib's defaults: small sans type, open axes, fonts embedded as TrueType."""
-    plt.rcdefaults()
-    plt.rcParams.update(
-        {
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 100,
-            "savefig.dpi": 160,
-            "font.family": "DejaVu Sans",
-            "font.size": 8,
-            "axes.titlesize": 9,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.labelsize": 8,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.color": "#E4E4E4",
-            "grid.linewidth": 0.6,
-            "axes.axisbelow": True,
-            "legend.frameon": False,
-            "legend.fontsize": 8,
-            "lines.linewidth": 1.4,
-            "lines.markersize": 4.5,
-            "pdf.fonttype": 42,
-            "svg.hashsalt": "wildmerge",
-        }
+def root_of(recipes: Recipes, name: str) -> str:
+    """The recipe that a point of a sweep varies; any other recipe is its own."""
+    return str(recipes[name].get("of", name))
+
+
+def _spare_looks() -> Iterator[Look]:
+    """Looks that no method has, all different: first other colours and markers, then dashes."""
+    for dash, shift in itertools.product(_SPARE_DASHES, range(len(_SPARE_MARKERS))):
+        for i, colour in enumerate(_SPARE_COLOURS):
+            yield Look(colour, _SPARE_MARKERS[(i + shift) % len(_SPARE_MARKERS)], dash)
+    raise WildmergeError(
+        "At most 75 recipes without a look of their own were expected in a study, found more: "
+        "nobody could distinguish them in a figure. Divide the study in two."
     )
 
 
-def grid(rows: int, columns: int, width: float = 2.7, height: float = 2.4, **keywords):
-    """A figure of rows x columns panels of the given size in inches; axes always 2-D."""
-    use()
-    return plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False, **keywords
-    )
-
-
-def base_line(ax, rows: pd.DataFrame, column: str) -> None:
-    """Draw the base's accuracy, `column` of its row, as a broken line, in percent."""
-    base = rows.loc[rows["subset"] == "base", column].dropna()
-    if len(base):
-        ax.axhline(100 * base.iloc[0], color=BASE_COLOUR, lw=1, ls=(0, (5, 2)), label="base")
-
-
-def by_n(ax, rows: pd.DataFrame, column: str, recipe: str, scale: float = 1, **keywords) -> None:
-    """A recipe's mean over draws by n as a line, one standard deviation over draws as a band.
-
-    A size of which one draw was measured has no band.
-    """
-    look = method(recipe)
-    values = scale * rows.loc[rows["recipe"] == recipe].set_index("n")[column].dropna()
-    mean, sd = values.groupby(level=0).mean(), values.groupby(level=0).std().dropna()
-    keywords = {"color": look.colour, "marker": look.marker, "ls": look.dash} | keywords
-    keywords["mfc"] = "white" if look.hollow else look.colour
-    ax.plot(mean.index, mean, label=look.label, **keywords)
-    low = mean[sd.index] - sd
-    if ax.get_yscale() == "log":  # where a band that reaches below zero has no place
-        low = low.clip(lower=mean[sd.index] / 10)
-    high = mean[sd.index] + sd
-    ax.fill_between(sd.index, low, high, color=look.colour, alpha=0.15, lw=0)
-    if len(sd) == 1:  # a band of one point has no width
-        ax.vlines(sd.index, low, high, color=look.colour, alpha=0.5, lw=1)
-
-
-def near_square(count: int) -> tuple[int, int]:
-    """Rows and columns for `count` panels: one beside the other up to two, else two a row."""
-    return (1, count) if count < 2 else (math.ceil(count / 2), 2)
-
-
-def of(points: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Those of `points` that are of the base and suite of a panel's rows."""
-    return points.merge(rows[["base", "suite"]].drop_duplicates(), on=["base", "suite"])
-
-
-def shade(i: int, count: int):
-    """The i-th of `count` colours from light to dark, for an ordered quantity."""
-    return plt.get_cmap("viridis_r")(0.15 + 0.85 * i / max(1, count - 1))
-
-
-def interval_line(ax, points: pd.DataFrame, x: str, **keywords) -> None:
-    """Accuracy in percent over parameter `x`, with the interval of its difference to the base.
-
-    points: rows of `scores.sweep`; without known `low` and `high` there are no bars.
-    """
-    points = points.dropna(subset="accuracy").sort_values(x)
-    accuracy = 100 * points["accuracy"]
-    ax.plot(points[x], accuracy, **keywords)
-    known = points["low"].notna()
-    base = accuracy - points["gain"]
-    low, high = base + points["low"], base + points["high"]
-    ax.vlines(points.loc[known, x], low[known], high[known], color=keywords["color"], lw=0.8,
-              alpha=0.5)  # fmt: skip
-
-
-def heatmap(ax, values, labels, rows, columns, limit: float):
-    """A heatmap around zero with a text in each cell; NaN cells stay empty, with a dash.
-
-    values: (rows, columns); labels: the same, texts; limit: the value of the full colours.
-    Returns the image.
-    """
-    image = ax.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(rows)), rows)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    for i, line in enumerate(labels):
-        for j, text in enumerate(line):
-            known = values[i][j] == values[i][j]
-            strong = known and abs(values[i][j]) > 0.65 * limit
-            colour = "white" if strong else "black"
-            shown = text if known or not text else "–"
-            ax.text(j, i, shown, ha="center", va="center", fontsize=6.5, color=colour)
-    return image
-
-
-def legend_below(figure, axes) -> None:
-    """One legend for all panels under the figure, every label once, in order of appearance."""
-    entries = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    if entries:
-        width = 0.6 + 0.065 * max(map(len, entries))  # inches of an entry in 8 point type
-        columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
-        figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
-
-
-def log_ticks(axis) -> None:
-    """Ticks at 1, 2 and 5 of each decade, printed as plain numbers."""
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(matplotlib.ticker.NullLocator())
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A difference with its sign; a dash for a missing one, no sign on what rounds to zero."""
-    if value != value:
-        return "–"
-    text = f"{value:+.{digits}f}"
-    return text[1:] if float(text) == 0 else text
-
-
-def interval(low: float, high: float) -> str:
-    """An interval in print, `+0.12 to +0.80`; a dash where there is none."""
-    return "–" if low != low else f"{signed(low)} to {signed(high)}"
-
-
-def save(figure, pdf, png) -> None:
-    """Write a figure as PDF and PNG, byte for byte the same for the same figure, and close it."""
-    with atomic_file(pdf) as part:
-        figure.savefig(part, format="pdf", metadata={"CreationDate": None, "ModDate": None})
-    with atomic_file(png) as part:
-        figure.savefig(part, format="png", metadata={"Software": None})
-    plt.close(figure)
+def _lighter(colour: str, share: float) -> str:
+    """A colour `#rrggbb` moved towards white, by a share of its distance from white."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
+    mixed = colorsys.hls_to_rgb(hue, lightness + share * (1 - lightness), saturation)
+    return "#" + "".join(f"{round(255 * part):02X}" for part in mixed)

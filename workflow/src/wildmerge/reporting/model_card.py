@@ -1,13 +1,18 @@
 """The model card of a merge that someone keeps."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from wildmerge.reporting import looks as style
-from wildmerge.reporting.looks import interval
-from wildmerge.reporting.page import REFERENCES
 from wildmerge.sources.lock import is_hub
+
+from .answers import REFERENCES
+from .looks import base_label
+from .numbers import MISSING, interval, signed
+
+Row = Mapping[str, Any]
 
 NORMAL = 1.96  # standard errors on each side of a 95 % interval
 
@@ -15,45 +20,76 @@ NORMAL = 1.96  # standard errors on each side of a 95 % interval
 def _spread(value: float, error: float | None) -> str:
     """The 95 % interval of a score by its standard error, percent; a dash where none is known."""
     if not error or math.isnan(error):
-        return "–"
+        return MISSING
     half = NORMAL * error
     return f"{100 * max(0, value - half):.1f} to {100 * min(1, value + half):.1f}"
 
 
 def model_card(
-    summary: dict, scores: list[dict], comparisons: pd.DataFrame, sheet: list[dict]
+    summary: Row, scores: Sequence[Row], comparisons: pd.DataFrame, sheet: Sequence[Row]
 ) -> str:
     """The model card of a merge, in Markdown with the hub's metadata.
 
-    summary: its summary.json; scores: its score files; comparisons: the study's comparisons.csv;
-    sheet: rows of models.tsv, each with its `license` where that is known.
+    Args:
+        summary: its summary.json.
+        scores: its score files.
+        comparisons: the study's comparisons.csv.
+        sheet: rows of models.tsv, each with its `license` where that is known.
     """
     rows = {(row["base"], row["model"]): row for row in sheet}
-    base = rows[summary["base"], "base"]
-    inputs = [base, *(rows[summary["base"], member] for member in summary["members"])]
-    name = f"{style.base_label(summary['base'])}, {summary['subset']}, {summary['recipe']}"
+    names = ("base", *summary["members"])
+    inputs = [rows[summary["base"], name] for name in names]
     settings = ", ".join(f"{k} {v}" for k, v in summary["parameters"].items()) or "no parameters"
-    known = sorted({row.get("license") for row in inputs} - {None, ""})
-    unknown = sum(not row.get("license") for row in inputs)
-    named = ", ".join(known) or "none known"
-    named += f" (of {unknown} of {len(inputs)} not known)" if unknown and known else ""
     lines = [
+        *_metadata(inputs),
+        "",
+        f"# {base_label(summary['base'])}, {summary['subset']}, {summary['recipe']}",
+        "",
+        f"Merge of {len(summary['members'])} checkpoints by `{summary['merge_method']}` "
+        f"({settings}; recipe version {summary['version']}), made by wildmerge. The mergekit YAML "
+        "beside the weights repeats it by hand.",
+        "",
+        *_inputs(inputs, summary["inputs"]),
+        "",
+        *_scores(scores),
+        "",
+        *_gains(summary, comparisons),
+        "",
+        "Verdicts are those of a paired test, corrected for all merges of the study (false "
+        "discovery rate 5 %). Choosing the best of many merges favours it: expect less on new "
+        "questions.",
+        "",
+        f"sha256 over the weights: `{summary['output_digest']}`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _licences(inputs: Sequence[Row]) -> tuple[list[str], int]:
+    """The known licences of the inputs, and the number of inputs whose licence is not known."""
+    known = sorted({row["license"] for row in inputs if row.get("license")})
+    return known, sum(not row.get("license") for row in inputs)
+
+
+def _metadata(inputs: Sequence[Row]) -> list[str]:
+    """The hub's metadata; a licence where all inputs have the same."""
+    known, unknown = _licences(inputs)
+    return [
         "---",
         "base_model:",
-        *(f"- {row['repo']}" for row in inputs if is_hub(row)),
+        *(f"- {row['repo']}" for row in inputs if is_hub(dict(row))),
         "tags:",
         "- merge",
         "- mergekit",
         "library_name: transformers",
         *([f"license: {known[0]}"] if len(known) == 1 and not unknown else []),
         "---",
-        "",
-        f"# {name}",
-        "",
-        f"Merge of {len(summary['members'])} checkpoints by `{summary['merge_method']}` "
-        f"({settings}; recipe version {summary['version']}), made by wildmerge. The mergekit YAML "
-        "beside the weights repeats it by hand.",
-        "",
+    ]
+
+
+def _inputs(inputs: Sequence[Row], digests: Mapping[str, str]) -> list[str]:
+    """The base and the merged checkpoints, with their licences and digests."""
+    lines = [
         "## Inputs",
         "",
         "| model | repository | revision | licence | note | sha256 over the weights |",
@@ -65,15 +101,24 @@ def model_card(
             row["repo"],
             row.get("revision") or "unlocked",
             row.get("license") or "not known",
-            row.get("note") or "–",
-            summary["inputs"].get(row["model"], "–"),
+            row.get("note") or MISSING,
+            digests.get(row["model"], MISSING),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+    known, unknown = _licences(inputs)
+    named = ", ".join(known) or "none known"
+    named += f" (of {unknown} of {len(inputs)} not known)" if unknown and known else ""
+    return [
+        *lines,
         "",
         f"Licences of the inputs: {named}. A merge is a derivative of all its inputs: read "
         "the licence in every repository above before you pass it on: the terms of each apply.",
-        "",
+    ]
+
+
+def _scores(scores: Sequence[Row]) -> list[str]:
+    """The scores, task by task and on the mean over tasks."""
+    lines = [
         "## Scores",
         "",
         "Percent right; the mean over tasks is what the gains are about.",
@@ -95,8 +140,12 @@ def model_card(
             f"| {suite} | mean over tasks | | | {100 * score['accuracy']:.2f} "
             f"| {_spread(score['accuracy'], error)} | |"
         )
-    lines += [
-        "",
+    return lines
+
+
+def _gains(summary: Row, comparisons: pd.DataFrame) -> list[str]:
+    """The gains over the base and over the best checkpoint."""
+    lines = [
         "## Gains",
         "",
         "| suite | over | points | 95 % over questions | verdict |",
@@ -108,15 +157,6 @@ def model_card(
     for row in own.itertuples():
         lines.append(
             f"| {row.suite} | {REFERENCES[row.reference]} (`{row.reference_model}`) "
-            f"| {style.signed(row.gain)} | {interval(row.low, row.high)} | {row.verdict} |"
+            f"| {signed(row.gain)} | {interval(row.low, row.high)} | {row.verdict} |"
         )
-    lines += [
-        "",
-        "Verdicts are those of a paired test, corrected for all merges of the study (false "
-        "discovery rate 5 %). Choosing the best of many merges favours it: expect less on new "
-        "questions.",
-        "",
-        f"sha256 over the weights: `{summary['output_digest']}`",
-        "",
-    ]
-    return "\n".join(lines)
+    return lines

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from wildmerge import WildmergeError
 from wildmerge.methods import METHODS
 
-from . import paths
+from . import catalogue, paths
 from .plan import BASE, IDENTITY, Evaluation, pool
 from .sharing import Sharing
 from .sheets import Sheets
@@ -49,7 +50,7 @@ class Needs:
             ) from None
 
     def recipe(self, name: str) -> dict[str, Any]:
-        """A recipe that a study merges by, for rule merge: without what only figures need.
+        """A recipe that a study merges by, without its label: another one changes no merge.
 
         Raises:
             WildmergeError: no study uses it.
@@ -61,7 +62,7 @@ class Needs:
                 f"No study of config/studies/ uses a recipe {name}. Correct the name, or add it to "
                 "a study."
             ) from None
-        return {key: value for key, value in entry.items() if key not in ("of", "changed")}
+        return {key: value for key, value in entry.items() if key != "label"}
 
     def needs_gpu(self, recipe: str) -> bool:
         """Whether a recipe's arithmetic is worth a GPU; mergekit's own methods get one."""
@@ -153,13 +154,37 @@ class Needs:
             for e in self.sheets.evaluations[study]
         ]
 
-    def scores_of(self, study: str, base: str, subset: str, recipe: str) -> list[str]:
-        """The score files of one model, a suite each, that a study asks for."""
-        return [
-            paths.scores(e.base, e.subset, e.recipe, e.suite)
-            for e in self.sheets.evaluations[study]
-            if (e.base, e.subset, e.recipe) == (base, subset, recipe)
+    def outcomes(
+        self, study: str, kind: str, model: tuple[str, str, str] | None = None
+    ) -> list[str]:
+        """The files of one kind that a study's evaluations leave.
+
+        Args:
+            study: its name.
+            kind: `scores`, `items` or `summary`.
+            model: (base, subset, recipe) of one model; None for all.
+        """
+        return list(
+            dict.fromkeys(
+                row[kind]
+                for row in self.planned(study)
+                if row[kind] and model in (None, (row["base"], row["subset"], row["recipe"]))
+            )
+        )
+
+    def made_from(self, kind: str, name: str, study: str, home: Path) -> dict[str, list[str]]:
+        """The files that a figure or table of a study is made from; see `catalogue.files`."""
+        return catalogue.files(kind, name, study, self.sheets.studies[study]["bases"], home)
+
+    def compared(self, base: str) -> list[str]:
+        """The checkpoints of a base whose task vectors a study compares, in the sheet's order."""
+        asking = [
+            name
+            for name, study in self.sheets.studies.items()
+            if catalogue.asks_for(study, catalogue.SIMILARITY)
         ]
+        chosen = {m for study in asking for m in self.study_checkpoints(study).get(base, [])}
+        return [model for b, model in self.sheets.models if b == base and model in chosen]
 
     def study_checkpoints(self, study: str) -> dict[str, list[str]]:
         """The checkpoints that a study draws from, by base, in the sheet's order."""
@@ -180,11 +205,6 @@ class Needs:
         merged = {(e.base, m) for e in self._merges(study) for m in e.members}
         every = {(b, m) for b, models in self.study_checkpoints(study).items() for m in models}
         return [paths.verdict(base, model) for base, model in sorted(merged or every)]
-
-    def study_recipes(self, study: str) -> dict[str, dict[str, Any]]:
-        """The recipes that a study merges by, in the order of its plan."""
-        names = dict.fromkeys(e.recipe for e in self._merges(study))
-        return {name: self.sheets.recipes[name] for name in names}
 
     def study_outputs(self, study: str, kind: str, suffix: str) -> list[str]:
         """A study's figures or tables in one format."""

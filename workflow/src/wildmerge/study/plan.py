@@ -73,6 +73,8 @@ def study_recipes(study: dict, recipes: dict[str, dict], where: str) -> dict[str
     """The recipes of a study by name, the points of its sweeps among them.
 
     A point whose parameters are the recipe's own is the recipe itself, so it is merged once.
+    A point of a sweep says `of`, the recipe that it varies, and `changed`, the parameters that
+    differ from that recipe's with their values.
     """
     chosen = {}
     sweeps = study.get("sweeps", [])
@@ -96,7 +98,12 @@ def study_recipes(study: dict, recipes: dict[str, dict], where: str) -> dict[str
                 )
             changed = {key: value for key, value in point.items() if value != own[key]}
             name = sweep_name(sweep["recipe"], changed)
-            chosen[name] = recipe | {"name": name, "parameters": own | changed}
+            chosen[name] = recipe | {
+                "name": name,
+                "parameters": own | changed,
+                "of": sweep["recipe"],
+                "changed": changed,
+            }
     return chosen
 
 

@@ -4,11 +4,13 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wildmerge import WildmergeError, methods
 from wildmerge.sources.lock import NAME as LOCK
 from wildmerge.sources.lock import apply_lock, read_lock
 from wildmerge.sources.registry import check_source
+from wildmerge.study import catalogue
 from wildmerge.study.plan import BASE, Evaluation, plan, study_recipes
 from wildmerge.validation import read_yaml, validate
 
@@ -22,7 +24,7 @@ def read_rows(path: Path) -> list[dict]:
 def read_models(path: Path, schema: dict) -> list[dict]:
     """Read models.tsv: one dict a row, all values text; rows are checked, names are unique."""
     rows = read_rows(path)
-    seen = {}
+    seen: dict[tuple[str, str], int] = {}
     for line, row in enumerate(rows, start=2):
         where = f"{path}, line {line}"
         if None in row:
@@ -54,6 +56,7 @@ class Sheets:
 
     `evaluations`: study -> its rows; `members`: (base, subset) -> the checkpoints in it;
     `recipes`: every recipe that any study merges by, the points of sweeps among them;
+    `study_recipes`: study -> its recipes as `plan.study_recipes` gives them;
     `models`: (base, model) -> row, its revision filled from the lock; `lock`: repository -> its
     revision, licence and files.
     """
@@ -65,16 +68,17 @@ class Sheets:
     evaluations: dict[str, list[Evaluation]]
     members: dict[tuple[str, str], tuple[str, ...]]
     recipes: dict[str, dict]
+    study_recipes: dict[str, dict[str, dict]]
 
 
 def load(config: Path, schemas: Path) -> Sheets:
     """Read and check every sheet below `config`; raise WildmergeError for the first fault."""
 
-    def schema(name):
-        return read_yaml(schemas / f"{name}.schema.yaml")
+    def schema(name: str) -> dict[str, Any]:
+        return dict(read_yaml(schemas / f"{name}.schema.yaml"))
 
-    def checked(name, against):
-        value = read_yaml(config / f"{name}.yaml")
+    def checked(name: str, against: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        value: dict[str, dict[str, Any]] = read_yaml(config / f"{name}.yaml")
         validate(value, against, str(config / f"{name}.yaml"))
         return value
 
@@ -83,7 +87,11 @@ def load(config: Path, schemas: Path) -> Sheets:
     suites = checked("suites", schema("suites"))
     recipes = checked("recipes", methods.schema())
     study_schema = schema("study")
-    studies, evaluations, members, used = {}, {}, {}, {}
+    studies: dict[str, dict[str, Any]] = {}
+    evaluations: dict[str, list[Evaluation]] = {}
+    members: dict[tuple[str, str], tuple[str, ...]] = {}
+    used: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, dict[str, dict[str, Any]]] = {}
     for path in sorted((config / "studies").glob("*.yaml")):
         name, study = path.stem, read_yaml(path)
         if not re.fullmatch("[a-z][a-z0-9_]*", name):
@@ -101,9 +109,17 @@ def load(config: Path, schemas: Path) -> Sheets:
                     f"{path}: a suite of config/suites.yaml was expected, found {suite!r}. Known "
                     f"are {', '.join(suites)}. Correct the name or add the suite."
                 )
+        for kind in catalogue.KINDS:
+            for drawn in study[kind]:
+                catalogue.declaration(kind, drawn, str(path))
         studies[name] = study
         evaluations[name] = plan(study, rows, recipes, str(path))
-        used |= study_recipes(study, recipes, str(path))
+        chosen[name] = study_recipes(study, recipes, str(path))
+        # What a merge depends on: not on which sweep it is a point of.
+        used |= {
+            recipe: {key: value for key, value in entry.items() if key not in ("of", "changed")}
+            for recipe, entry in chosen[name].items()
+        }
         for row in evaluations[name]:
             if row.is_merge and members.setdefault((row.base, row.subset), row.members) != (
                 row.members
@@ -114,4 +130,4 @@ def load(config: Path, schemas: Path) -> Sheets:
                     "study. Give the study another `seed`, `pool` or name of the group."
                 )
     models = {(row["base"], row["model"]): row for row in rows}
-    return Sheets(models, lock, suites, studies, evaluations, members, used)
+    return Sheets(models, lock, suites, studies, evaluations, members, used, chosen)

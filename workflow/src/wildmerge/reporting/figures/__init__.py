@@ -1,0 +1,1 @@
+"""The figures, one module each; its name is the figure's in a study."""

@@ -1,53 +1,49 @@
 """Figures 3 and 6: mean accuracy by number of merged checkpoints; the band is the sd over draws."""
 
-from wildmerge.analysis.scores import read_table
-from wildmerge.reporting import looks as style
-from wildmerge.run.jobs import job
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..inputs import Inputs
+from ..looks import SINGLE, Looks
+from ..plots import base_line, by_n, grid, legend_below, panels
+
+INPUTS = ("merges",)
+CAPTION = """
+Mean accuracy over the tasks of the suite by number of merged checkpoints (Figures 3 and 6 of the
+paper). The line is the mean over draws, the band one standard deviation over draws; a size with one
+draw has no band. The broken line is the base, the ticks at n = 1 are the single checkpoints.
+"""
 
 
-def draw(merges):
-    """merges: rows of merges.csv. Returns the figure: a row a family of methods, a column a base;
-    for a single base the families stand side by side.
-    """
-    recipes = style.order(merges["recipe"])
-    others = {style.family(recipe) for recipe in recipes} - set(style.METHODS)
-    families = style.FAMILIES | {"other": others}
-    families = {
-        name: [recipe for recipe in recipes if style.family(recipe) in names]
-        for name, names in families.items()
-    }
-    families = {name: found for name, found in families.items() if found}
-    panels = style.panels(merges)
-    beside = len(panels) == 1
-    shape = (1, len(families)) if beside else (len(families), len(panels))
-    figure, axes = style.grid(*shape, width=3.4 if beside else 2.7)
-    for column, (title, rows) in enumerate(panels):
-        for row, (name, names) in enumerate(families.items()):
+def draw(inputs: Inputs) -> Figure:
+    """A row a family of methods, a column a base; for one base the families stand side by side."""
+    families = inputs.looks.families(inputs.merges["recipe"])
+    drawn = panels(inputs.merges)
+    beside = len(drawn) == 1
+    shape = (1, len(families)) if beside else (len(families), len(drawn))
+    figure, axes = grid(*shape, width=3.4 if beside else 2.7)
+    for column, (title, rows) in enumerate(drawn):
+        for row, (family, recipes) in enumerate(families.items()):
             ax = axes[0, row] if beside else axes[row, column]
-            panel(ax, rows, names)
+            _panel(ax, rows, recipes, inputs.looks)
             if row == 0 or beside:
-                ax.set_title(f"{title}, {name}" if beside else title)
+                ax.set_title(f"{title}, {family}" if beside else title)
             if (row if beside else column) == 0:
                 ax.set_ylabel("mean accuracy, %")
             if beside or row == len(families) - 1:
                 ax.set_xlabel("merged checkpoints, n")
-    style.legend_below(figure, axes.flat)
+    legend_below(figure, axes.flat)
     return figure
 
 
-def panel(ax, rows, recipes):
+def _panel(ax: Axes, rows: pd.DataFrame, recipes: list[str], looks: Looks) -> None:
     """One panel: the base as a line, the single checkpoints at n = 1, a line a recipe."""
-    style.base_line(ax, rows, "accuracy")
+    base_line(ax, rows, "accuracy")
     single = rows[(rows["n"] == 1) & (rows["recipe"] == "identity")]["accuracy"].dropna()
     if len(single):
         ax.plot([1] * len(single), 100 * single, ls="", marker="_", ms=7,
-                color=style.SINGLE.colour, label="single checkpoints")  # fmt: skip
+                color=SINGLE.colour, label="single checkpoints")  # fmt: skip
     for recipe in recipes:
-        style.by_n(ax, rows, "accuracy", recipe, scale=100)
+        by_n(ax, rows, "accuracy", recipe, looks, scale=100)
     ax.set_xticks(sorted(rows.loc[rows["n"] > 0, "n"].unique()))
-
-
-if __name__ == "__main__":
-    with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):
-        figure = draw(read_table(snakemake.input.merges))
-        style.save(figure, snakemake.output.pdf, snakemake.output.png)

@@ -1,29 +1,39 @@
 """The answers: each method's mean gain over the base with its intervals, all merges together."""
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from wildmerge.analysis.scores import read_table
-from wildmerge.reporting import looks as style
-from wildmerge.run.jobs import job
+from ..inputs import Inputs
+from ..plots import grid, near_square, panels, without_axes, zero_line
+
+INPUTS = ("answers",)
+CAPTION = """
+Mean gain over the base of all merges of a method. The broad bar is the 95 % interval over questions
+(other questions of the same tasks, these merges), the thin one over draws (other subsets of the
+same sizes, these questions); a mean over bases has no interval over draws.
+"""
 
 
-def draw(answers):
-    """answers: rows of answers.csv. Returns the figure: a panel a base and suite, a row a method;
-    the thick bar is the 95 % interval over questions, the thin one over draws.
+def draw(inputs: Inputs) -> Figure:
+    """A panel a base and suite, a row a method.
+
+    The thick bar is the 95 % interval over questions, the thin one over draws.
     """
+    answers, looks = inputs.answers, inputs.looks
     answers = answers[answers["reference"] == "base"]
-    recipes = style.order(answers["recipe"])
-    panels = style.panels(answers)
-    height = 0.26 * len(recipes) + 0.9
-    shape = (1, len(panels)) if len(panels) <= 5 else style.near_square(len(panels))
-    width = 4.4 if len(panels) == 1 else 2.9
-    figure, axes = style.grid(*shape, width=width, height=height, sharey=True)
-    for ax in axes.flat[len(panels) :]:
-        ax.axis("off")
-    for ax, (title, rows) in zip(axes.flat, panels, strict=False):
-        ax.axvline(0, color=style.BASE_COLOUR, lw=1, ls=(0, (5, 2)))
+    recipes, drawn = looks.order(answers["recipe"]), panels(answers)
+    shape = (1, len(drawn)) if len(drawn) <= 5 else near_square(len(drawn))
+    figure, axes = grid(
+        *shape,
+        width=4.4 if len(drawn) == 1 else 2.9,
+        height=0.26 * len(recipes) + 0.9,
+        sharey=True,
+    )
+    without_axes(axes.flat[len(drawn) :])
+    for ax, (title, rows) in zip(axes.flat, drawn, strict=False):
+        zero_line(ax)
         for row in rows.itertuples():
-            look, y = style.method(row.recipe), recipes.index(row.recipe)
+            look, y = looks.of(row.recipe), recipes.index(row.recipe)
             if not np.isnan(row.questions_low):
                 ax.hlines(y, row.questions_low, row.questions_high, color=look.colour, lw=4,
                           alpha=0.4)  # fmt: skip
@@ -31,14 +41,8 @@ def draw(answers):
                 ax.hlines(y, row.draws_low, row.draws_high, color=look.colour, lw=1.4)
             edge = {"mfc": "white"} if look.hollow else {"mec": "white", "mew": 0.6}
             ax.plot(row.gain, y, ls="", marker=look.marker, color=look.colour, ms=5, **edge)
-        ax.set_yticks(range(len(recipes)), [style.method(r).label for r in recipes])
+        ax.set_yticks(range(len(recipes)), [looks.label(recipe) for recipe in recipes])
         ax.set_ylim(len(recipes) - 0.5, -0.5)
         ax.set_title(title)
         ax.set_xlabel("mean gain over the base, points")
     return figure
-
-
-if __name__ == "__main__":
-    with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):
-        figure = draw(read_table(snakemake.input.answers))
-        style.save(figure, snakemake.output.pdf, snakemake.output.png)

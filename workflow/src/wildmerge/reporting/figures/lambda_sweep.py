@@ -1,39 +1,40 @@
 """Figures 11 and 12: Task Arithmetic by lambda, with normalisation (mean) and without (sum)."""
 
-from wildmerge.analysis.scores import read_table, sweep
-from wildmerge.reporting import looks as style
-from wildmerge.run.jobs import job
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-LOOKS = {"mean": ("mean of the task vectors", "o", "-"), "sum": ("sum, not normalised", "^", "--")}
+from wildmerge.analysis.scores import sweep
+
+from ..inputs import Inputs
+from ..plots import base_line, interval_line, panel_row, panels, rows_of_panel
+
+INPUTS = ("merges", "comparisons")
+CAPTION = """
+Task Arithmetic of all checkpoints by its scaling lambda, on the mean of the task vectors (Figure
+11) and on their sum (Figure 12). Bars are 95 % intervals over questions of the difference to the
+base. The axis is logarithmic.
+"""
+# Way to combine -> label, marker, dash.
+LINES = {
+    "mean": ("mean of the task vectors", "o", "-"),
+    "sum": ("sum, not normalised", "^", "--"),
+}
 
 
-def draw(merges, comparisons, recipes):
-    """merges, comparisons: the study's tables; recipes: name -> {parameters}. Returns the figure:
-    a panel a base, a line a way to combine; bars are 95 % intervals over questions of the
-    difference to the base.
-    """
-    points = sweep(merges, comparisons, recipes, "task_arithmetic")
-    panels = style.panels(merges)
-    figure, axes = style.grid(1, len(panels), width=3.4 if len(panels) == 1 else 2.7)
-    for ax, (title, rows) in zip(axes[0], panels, strict=True):
-        style.base_line(ax, rows, "accuracy")
-        own = style.of(points, rows)
-        for combine, (label, marker, dash) in LOOKS.items():
+def draw(inputs: Inputs) -> Figure:
+    """A panel a base and suite, a line a way to combine."""
+    points = sweep(inputs.merges, inputs.comparisons, inputs.recipes, "task_arithmetic")
+    colour = inputs.looks.of("task_arithmetic").colour
+
+    def panel(ax: Axes, rows: pd.DataFrame) -> None:
+        base_line(ax, rows, "accuracy")
+        own = rows_of_panel(points, rows)
+        for combine, (label, marker, dash) in LINES.items():
             line = own[own["combine"] == combine]
-            style.interval_line(ax, line, "lambda", label=label, marker=marker, ls=dash,
-                                color=style.METHODS["task_arithmetic"].colour)  # fmt: skip
+            interval_line(ax, line, "lambda", label=label, marker=marker, ls=dash, color=colour)
         ax.set_xscale("log")
         ax.set_xticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
         ax.minorticks_off()
-        ax.set_title(title)
-        ax.set_xlabel("lambda")
-    axes[0, 0].set_ylabel("mean accuracy, %")
-    style.legend_below(figure, axes.flat)
-    return figure
 
-
-if __name__ == "__main__":
-    with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):
-        tables = read_table(snakemake.input.merges), read_table(snakemake.input.comparisons)
-        figure = draw(*tables, snakemake.params.recipes)
-        style.save(figure, snakemake.output.pdf, snakemake.output.png)
+    return panel_row(panels(inputs.merges), panel, "lambda")

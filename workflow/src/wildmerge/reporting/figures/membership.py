@@ -1,23 +1,53 @@
 """Which checkpoints help or hurt: the effect of membership on the gain, at equal size of merge."""
 
+from typing import NamedTuple
+
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from wildmerge.analysis import stats
-from wildmerge.analysis.scores import read_table
-from wildmerge.reporting import looks as style
-from wildmerge.run.jobs import job
 
+from ..inputs import Inputs
+from ..looks import Looks
+from ..numbers import signed
+from ..plots import GREY, grid, heatmap, near_square, panels, without_axes
+
+INPUTS = ("merges",)
+CAPTION = """
+How much better (or worse) the merges of a method are with a checkpoint than without it, at equal
+size and relative to the average checkpoint (least squares over the draws). A star marks effects
+whose 95 % interval over draws leaves out zero; with so many cells, one in twenty does by chance.
+"""
 SEED = 0  # of the bootstrap
 
 
-def effects(merges):
-    """merges: rows of merges.csv of one base and suite. Returns the names of the checkpoints, the
-    recipes, the effects (checkpoints, recipes) in points, NaN where the draws are too few, and
-    whether their 95 % interval over draws leaves out zero.
+class Effects(NamedTuple):
+    """What membership does in the merges of one base on one suite.
+
+    Attributes:
+        names: the checkpoints.
+        recipes: in order.
+        effect: (checkpoints, recipes), points; NaN where the draws are too few.
+        clear: (checkpoints, recipes) bool, whether the 95 % interval over draws leaves out zero.
+    """
+
+    names: list[str]
+    recipes: list[str]
+    effect: np.ndarray
+    clear: np.ndarray
+
+
+def effects(merges: pd.DataFrame, looks: Looks) -> Effects:
+    """The effects of membership.
+
+    Args:
+        merges: rows of merges.csv of one base and suite.
+        looks: of the study.
     """
     drawn = merges[(merges["draw"] > 0)].dropna(subset="gain")
     names = sorted(set(";".join(drawn["members"]).split(";")) - {""})
-    recipes = style.order(drawn["recipe"])
+    recipes = looks.order(drawn["recipe"])
     effect = np.full((len(names), len(recipes)), np.nan)
     clear = np.zeros(effect.shape, bool)
     for column, recipe in enumerate(recipes):
@@ -27,41 +57,35 @@ def effects(merges):
         if found:
             effect[:, column] = found[0]
             clear[:, column] = (found[1] > 0).all(1) | (found[1] < 0).all(1)
-    return names, recipes, effect, clear
+    return Effects(names, recipes, effect, clear)
 
 
-def draw(merges):
-    """merges: rows of merges.csv. Returns the figure: a panel a base and suite, checkpoints by
-    methods; effects whose interval leaves out zero are marked with a star.
+def draw(inputs: Inputs) -> Figure:
+    """A panel a base and suite, checkpoints by methods.
+
+    Effects whose interval leaves out zero are marked with a star.
     """
-    panels = style.panels(merges)
-    found = [effects(rows) for _, rows in panels]
-    rows = max(len(names) if np.isfinite(effect).any() else 0 for names, _, effect, _ in found)
-    shape = style.near_square(len(panels)) if len(panels) > 2 else (1, len(panels))
-    figure, axes = style.grid(*shape, width=4.9, height=0.8 + (0.5 + 0.24 * rows) * (rows > 0))
-    for ax in axes.flat[len(panels) :]:
-        ax.axis("off")
+    looks, drawn = inputs.looks, panels(inputs.merges)
+    found = [effects(rows, looks) for _, rows in drawn]
+    rows = max(len(e.names) if np.isfinite(e.effect).any() else 0 for e in found)
+    shape = near_square(len(drawn)) if len(drawn) > 2 else (1, len(drawn))
+    figure, axes = grid(*shape, width=4.9, height=0.8 + (0.5 + 0.24 * rows) * (rows > 0))
+    without_axes(axes.flat[len(drawn) :])
     for ax, (title, _), (names, recipes, effect, clear) in zip(
-        axes.flat, panels, found, strict=False
+        axes.flat, drawn, found, strict=False
     ):
         ax.set_title(title)
         if np.isnan(effect).all():
             ax.axis("off")
-            ax.text(0, 0.5, "too few draws to tell the checkpoints apart", color=style.GREY,
+            ax.text(0, 0.5, "too few draws to tell the checkpoints apart", color=GREY,
                     transform=ax.transAxes)  # fmt: skip
             continue
         labels = [
-            [style.signed(value) + ("*" if star else "") for value, star in zip(*line, strict=True)]
+            [signed(value) + ("*" if star else "") for value, star in zip(*line, strict=True)]
             for line in zip(effect, clear, strict=True)
         ]
-        methods = [style.method(recipe).label for recipe in recipes]
-        limit = max(0.1, np.nanpercentile(np.abs(effect), 95))
-        image = style.heatmap(ax, effect, labels, names, methods, limit)
+        methods = [looks.label(recipe) for recipe in recipes]
+        limit = max(0.1, float(np.nanpercentile(np.abs(effect), 95)))
+        image = heatmap(ax, effect, labels, names, methods, limit)
         figure.colorbar(image, ax=ax, label="effect on the gain, points", extend="both", pad=0.01)
     return figure
-
-
-if __name__ == "__main__":
-    with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):
-        figure = draw(read_table(snakemake.input.merges))
-        style.save(figure, snakemake.output.pdf, snakemake.output.png)

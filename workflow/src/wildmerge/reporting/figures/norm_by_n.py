@@ -1,29 +1,29 @@
 """Figure 4: L2 distance of merges from the base by number of checkpoints; band: sd over draws."""
 
-from wildmerge.analysis.scores import read_table
-from wildmerge.reporting import looks as style
-from wildmerge.run.jobs import job
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..inputs import Inputs
+from ..plots import by_n, log_ticks, panel_row, panels
+
+INPUTS = ("merges",)
+CAPTION = """
+L2 norm of the merged update, that is the distance of the merge from its base, by number of merged
+checkpoints (Figure 4). The line is the mean over draws, the band one standard deviation over draws.
+"""
 
 
-def draw(merges):
-    """merges: rows of merges.csv. Returns the figure: a panel a base, logarithmic norm."""
-    merges = merges.drop_duplicates(["base", "subset", "recipe"])  # a norm has no suite
-    panels = style.panels(merges.assign(suite=""))
-    figure, axes = style.grid(1, len(panels), width=3.4 if len(panels) == 1 else 2.7)
-    for ax, (title, rows) in zip(axes[0], panels, strict=True):
+def draw(inputs: Inputs) -> Figure:
+    """A panel a base, a line a recipe, logarithmic norm."""
+    # A norm has no suite.
+    merges = inputs.merges.drop_duplicates(["base", "subset", "recipe"]).assign(suite="")
+
+    def panel(ax: Axes, rows: pd.DataFrame) -> None:
         ax.set_yscale("log")
-        style.log_ticks(ax.yaxis)
-        for recipe in style.order(rows["recipe"]):
-            style.by_n(ax, rows, "norm", recipe)
-        ax.set_title(title)
-        ax.set_xlabel("merged checkpoints, n")
+        log_ticks(ax.yaxis)
+        for recipe in inputs.looks.order(rows["recipe"]):
+            by_n(ax, rows, "norm", recipe, inputs.looks)
         ax.set_xticks(sorted(rows.loc[rows["n"] > 1, "n"].unique()))
-    axes[0, 0].set_ylabel("L2 norm of the update")
-    style.legend_below(figure, axes.flat)
-    return figure
 
-
-if __name__ == "__main__":
-    with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):
-        figure = draw(read_table(snakemake.input.merges))
-        style.save(figure, snakemake.output.pdf, snakemake.output.png)
+    return panel_row(panels(merges), panel, "merged checkpoints, n", "L2 norm of the update")

@@ -1,49 +1,62 @@
 """Heatmap: the mean gain over the base of each method's merges, task by task."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
-from wildmerge.analysis.scores import read_table
-from wildmerge.reporting import looks as style
-from wildmerge.run.jobs import job
+from ..inputs import Inputs
+from ..looks import Looks
+from ..numbers import signed
+from ..plots import grid, heatmap, panels
+
+INPUTS = ("scores",)
+CAPTION = """
+Mean gain over the base of all merges of a method, task by task and on the mean over tasks, in
+percentage points.
+"""
 
 
-def gains(scores, tasks):
-    """scores: rows of scores.csv of one base and suite; tasks: the suite's. Returns a frame recipe
-    x task of mean gains in points over all merges, NaN where a task was not measured, and last
-    their mean over the measured tasks.
+def gains(scores: pd.DataFrame, tasks: Sequence[str], looks: Looks) -> pd.DataFrame:
+    """Mean gains over all merges of a recipe, a row a recipe, a column a task.
+
+    Args:
+        scores: rows of scores.csv of one base and suite.
+        tasks: the suite's.
+        looks: of the study.
+
+    Returns:
+        The gains in points, NaN where a task was not measured; the last column `mean` is the mean
+        over the measured tasks.
     """
     base = scores[scores["subset"] == "base"].set_index("task")["value"]
     merges = scores[scores["recipe"] != "identity"]
     means = merges.groupby(["recipe", "task"], sort=False)["value"].mean().unstack()
     means = 100 * (means - base).reindex(columns=tasks)
     means["mean"] = means.mean(axis=1)
-    return means.reindex(style.order(means.index))
+    return means.reindex(looks.order(means.index))
 
 
-def draw(scores):
-    """scores: rows of scores.csv. Returns the figure: a panel a base and suite."""
+def draw(inputs: Inputs) -> Figure:
+    """A panel a base and suite, methods by tasks."""
+    scores, looks = inputs.scores, inputs.looks
     tasks = scores.groupby("suite")["task"].unique()
-    panels = [
-        (title, gains(rows, tasks[rows["suite"].iloc[0]])) for title, rows in style.panels(scores)
+    drawn = [
+        (title, gains(rows, tasks[rows["suite"].iloc[0]], looks)) for title, rows in panels(scores)
     ]
-    width = max(3.6, 1.4 + 0.5 * max(means.shape[1] for _, means in panels))
-    height = 1.3 + 0.24 * max(len(means) for _, means in panels)
-    figure, axes = style.grid(len(panels), 1, width=width, height=height)
-    for ax, (title, means) in zip(axes[:, 0], panels, strict=True):
+    width = max(3.6, 1.4 + 0.5 * max(means.shape[1] for _, means in drawn))
+    height = 1.3 + 0.24 * max(len(means) for _, means in drawn)
+    figure, axes = grid(len(drawn), 1, width=width, height=height)
+    for ax, (title, means) in zip(axes[:, 0], drawn, strict=True):
         values = means.to_numpy(float)
         finite = np.abs(values[np.isfinite(values)])
         # The colours end at the 95th percentile: one ruined task must not pale all others.
-        limit = max(0.5, np.percentile(finite, 95)) if finite.size else 1
-        labels = [[style.signed(value, 1) for value in line] for line in values]
-        rows = [style.method(recipe).label for recipe in means.index]
-        image = style.heatmap(ax, values, labels, rows, means.columns, limit)
+        limit = max(0.5, float(np.percentile(finite, 95))) if finite.size else 1
+        labels = [[signed(value, 1) for value in line] for line in values]
+        rows = [looks.label(recipe) for recipe in means.index]
+        image = heatmap(ax, values, labels, rows, list(means.columns), limit)
         ax.axvline(means.shape[1] - 1.5, color="white", lw=3)
         ax.set_title(title)
         figure.colorbar(image, ax=ax, label="gain, points", extend="both", pad=0.01)
     return figure
-
-
-if __name__ == "__main__":
-    with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):
-        figure = draw(read_table(snakemake.input.scores))
-        style.save(figure, snakemake.output.pdf, snakemake.output.png)

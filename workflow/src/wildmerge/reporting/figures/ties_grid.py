@@ -1,42 +1,40 @@
 """Figures 13-16: accuracy against the norm of the update for TIES by density and lambda."""
 
-from wildmerge.analysis.scores import read_table, sweep
-from wildmerge.reporting import looks as style
-from wildmerge.run.jobs import job
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from wildmerge.analysis.scores import sweep
+
+from ..inputs import Inputs
+from ..plots import GREY, base_line, panel_row, panels, rows_of_panel, shade
+
+INPUTS = ("merges", "comparisons")
+CAPTION = """
+Mean accuracy against the L2 norm of the update for TIES of all checkpoints (Figures 13 to 16). A
+mark is a merge: its shape tells the density, its colour the lambda; lines join the lambdas of one
+density.
+"""
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "h"]
 
 
-def draw(merges, comparisons, recipes):
-    """merges, comparisons: the study's tables; recipes: name -> {parameters}. Returns the figure:
-    a panel a base, a line a density through its lambdas, which colours tell.
-    """
-    points = sweep(merges, comparisons, recipes, "ties")
+def draw(inputs: Inputs) -> Figure:
+    """A panel a base and suite, a line a density through its lambdas, which colours tell."""
+    points = sweep(inputs.merges, inputs.comparisons, inputs.recipes, "ties")
     lambdas, densities = sorted(points["lambda"].unique()), sorted(points["density"].unique())
-    panels = style.panels(merges)
-    figure, axes = style.grid(1, len(panels), width=3.4 if len(panels) == 1 else 2.7)
-    for ax, (title, rows) in zip(axes[0], panels, strict=True):
-        style.base_line(ax, rows, "accuracy")
-        own = style.of(points, rows)
+
+    def panel(ax: Axes, rows: pd.DataFrame) -> None:
+        base_line(ax, rows, "accuracy")
+        own = rows_of_panel(points, rows)
         for marker, density in zip(MARKERS * len(densities), densities, strict=False):
             line = own[own["density"] == density].sort_values("lambda")
             ax.plot(line["norm"], 100 * line["accuracy"], color="#BBBBBB", lw=0.8, zorder=1)
-            ax.plot([], [], color=style.GREY, ls="", marker=marker, label=f"density {density:g}")
+            ax.plot([], [], color=GREY, ls="", marker=marker, label=f"density {density:g}")
             for i, value in enumerate(lambdas):
                 at = line[line["lambda"] == value]
                 ax.plot(at["norm"], 100 * at["accuracy"], ls="", marker=marker,
-                        color=style.shade(i, len(lambdas)))  # fmt: skip
+                        color=shade(i, len(lambdas)))  # fmt: skip
         for i, value in enumerate(lambdas):
-            ax.plot([], [], lw=4, color=style.shade(i, len(lambdas)), label=f"lambda {value:g}")
-        ax.set_title(title)
-        ax.set_xlabel("L2 norm of the update")
-    axes[0, 0].set_ylabel("mean accuracy, %")
-    style.legend_below(figure, axes.flat)
-    return figure
+            ax.plot([], [], lw=4, color=shade(i, len(lambdas)), label=f"lambda {value:g}")
 
-
-if __name__ == "__main__":
-    with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):
-        tables = read_table(snakemake.input.merges), read_table(snakemake.input.comparisons)
-        figure = draw(*tables, snakemake.params.recipes)
-        style.save(figure, snakemake.output.pdf, snakemake.output.png)
+    return panel_row(panels(inputs.merges), panel, "L2 norm of the update")

@@ -1,21 +1,20 @@
 """Tables 1 and 3: share of merges above the base and mean gain in points, by method and n."""
 
-from wildmerge.analysis.scores import read_table
-from wildmerge.reporting import layout as tables
-from wildmerge.run.jobs import job
+from .. import layout
+from ..inputs import Inputs
+
+INPUTS = ("merges", "published/table1", "published/table3")
+CAPTION = """
+Percentage of models above their base / mean gain over it in percentage points, by method and number
+n of merged checkpoints, with the number of models in brackets (Tables 1 and 3). Column n = 1 holds
+the single checkpoints. Where the paper has the same base and suite, its published numbers stand
+small below.
+"""
 
 
-def make(merges, published):
-    """merges: rows of merges.csv; published: paths of the paper's Tables 1 and 3.
-    Returns the tidy cells, the LaTeX and the HTML.
-    """
-    cells = tables.beside_published(tables.success(merges, "gain"), published)
-    base = merges[merges["subset"] == "base"].set_index(["base", "suite"])["accuracy"].to_dict()
-    laid = tables.layout(cells, base)
-    return cells, tables.to_latex(*laid, "Base, %"), tables.to_html(*laid, "Base, %")
-
-
-if __name__ == "__main__":
-    with job(snakemake.log[0], "table {study}/{table}".format(**snakemake.wildcards)):
-        published = [snakemake.input.table1, snakemake.input.table3]
-        tables.write(*make(read_table(snakemake.input.merges), published), snakemake.output)
+def make(inputs: Inputs) -> layout.Made:
+    """The tidy cells, the LaTeX and the HTML."""
+    cells = layout.success(inputs.merges, "gain", inputs.looks)
+    cells = layout.beside_published(cells, inputs.published.values())
+    laid = layout.layout(cells, layout.base_accuracies(inputs.merges), inputs.looks)
+    return cells, layout.to_latex(laid, "Base, %"), layout.to_html(laid, "Base, %")

@@ -1,12 +1,9 @@
-"""Compare evaluated models question by question: two of them by hand, or all merges of a study.
+"""Compare evaluated models question by question: two of them by hand, or all merges of a study."""
 
-PYTHONPATH=workflow/scripts python -m wildmerge.compare A.items.parquet B.items.parquet
-"""
-
-import argparse
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wildmerge import WildmergeError
-from wildmerge.analysis import stats
-from wildmerge.analysis.scores import DIGITS, MODEL, read_items
+
+from . import stats
+from .scores import DIGITS, MODEL, read_items
 
 KEYS = ["base", "suite"]
 ALPHA = 1 - stats.LEVEL
@@ -42,15 +40,16 @@ class Outcomes(NamedTuple):
     """
 
     correct: np.ndarray
-    tasks: list
+    tasks: list[str]
     stratum: np.ndarray
     weight: np.ndarray
 
 
-def load(paths: list) -> Outcomes:
+def read_outcomes(paths: Sequence[str | Path]) -> Outcomes:
     """Read the items files of models that answered the same questions.
 
-    Raises WildmergeError when the questions of two files differ.
+    Raises:
+        WildmergeError: the questions of two files differ.
     """
     first = read_items(paths[0])
     questions = first.drop_columns("correct")
@@ -70,7 +69,7 @@ def load(paths: list) -> Outcomes:
     return Outcomes(correct, tasks, stratum, weight)
 
 
-def verdict(gain: float, p: float) -> str:
+def _verdict(gain: float, p: float) -> str:
     """What an adjusted p-value allows to say: `above`, `below`, or `not told apart`."""
     if not p < ALPHA:
         return "not told apart"
@@ -86,7 +85,7 @@ def _interval(replicates: np.ndarray) -> np.ndarray:
 class _Reference:
     """A model that others are compared with, on the questions kept for that."""
 
-    def __init__(self, outcomes: Outcomes, at: int, seed: int):
+    def __init__(self, outcomes: Outcomes, at: int, seed: int) -> None:
         self.outcomes, self.at = outcomes, at
         correct, _, stratum, weight = outcomes
         self.difference = correct - correct[at]
@@ -102,16 +101,16 @@ class _Mean(NamedTuple):
     difference: np.ndarray
     weight: np.ndarray
     replicates: np.ndarray
-    tasks: list
+    tasks: list[str]
 
 
 class _Group:
     """The models of one base on one suite and what they are compared with."""
 
-    def __init__(self, rows: pd.DataFrame, pool: int, seed: int):
+    def __init__(self, rows: pd.DataFrame, pool: int, seed: int) -> None:
         self.rows, self.pool, self.seed = rows.reset_index(drop=True), pool, seed
-        outcomes = load(list(rows["items"]))
-        self.references = {}
+        outcomes = read_outcomes(list(rows["items"]))
+        self.references: dict[str, _Reference] = {}
         base = self.rows.index[self.rows["subset"] == "base"]
         if len(base):
             self.references["base"] = _Reference(outcomes, base[0], seed)
@@ -126,6 +125,7 @@ class _Group:
             self.references["best"] = _Reference(half, singles[chosen], seed)
 
     def comparisons(self) -> pd.DataFrame:
+        """A row a model and reference, as `COMPARISONS` but for what is corrected."""
         frames = [pd.DataFrame(columns=COMPARISONS)]
         for name, reference in self.references.items():
             at = reference.at
@@ -146,7 +146,7 @@ class _Group:
             frames.append(found)
         return pd.concat([frame for frame in frames if len(frame)] or frames[:1])
 
-    def cells(self, keys: list):
+    def cells(self, keys: list[str]) -> Iterator[tuple[Any, str, pd.DataFrame]]:
         """Yield (key, reference's name, rows) of sets of merges; n = 1 holds the checkpoints."""
         rows = self.rows[self.rows["recipe"] != "identity"]
         if "n" in keys:
@@ -156,13 +156,14 @@ class _Group:
                 yield key, name, cell
 
     def mean(self, cell: pd.DataFrame, name: str) -> _Mean:
+        """The mean over some models of their difference to a reference."""
         reference = self.references[name]
         difference = reference.difference[cell.index].mean(0)
         replicates = reference.replicates[cell.index].mean(0)
         outcomes = reference.outcomes
         return _Mean(difference, outcomes.weight, replicates, outcomes.tasks)
 
-    def summary(self, cell: pd.DataFrame, name: str) -> dict:
+    def summary(self, cell: pd.DataFrame, name: str) -> dict[str, Any]:
         """The mean gain of some models over a reference, with its intervals."""
         reference = self.references[name]
         gains = reference.gain[cell.index]
@@ -184,31 +185,41 @@ class _Group:
         return found
 
 
-def study(plan: list[dict], seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def compare_study(
+    plan: Sequence[Mapping[str, Any]], seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Compare every model of a study with its base and with the best checkpoint.
 
-    plan: one dict an evaluated model and suite, as for `scores.read`, with the path items; models
-        whose file is not there are left out. seed: of the resampling.
-    Returns three frames, gains in percentage points, shares in percent:
-    `COMPARISONS`, a row a model and reference: the gain, its 95 % interval over questions and the
-        width of that interval relative to an unpaired one, the p-value of `stats.paired_test`
-        alone, and adjusted by Benjamini-Hochberg and by Holm for all merges of the study against
-        that reference (single checkpoints are a family of their own), and the verdict at a false
-        discovery rate of 5 %;
-    `INTERVALS`, a row a base, suite, recipe, n and reference: the share above the reference with
-        its interval over draws, the shares significantly above and below, the mean gain with its
-        intervals over questions and over draws;
-    `ANSWERS`, the same over all merges of a recipe, with the test of their mean gain, adjusted by
-        Holm for all rows with that reference. Base `average` is the mean over bases.
     Reference `base` is the base; `best` is the best checkpoint, chosen on one half of the
     questions and compared with on the other half. Models that differ on no question have no
     interval.
+
+    Args:
+        plan: one dict an evaluated model and suite, as for `scores.read`, with the path items;
+            models whose file is not there are left out.
+        seed: of the resampling.
+
+    Returns:
+        Three frames, gains in percentage points, shares in percent:
+        `COMPARISONS`, a row a model and reference: the gain, its 95 % interval over questions and
+        the width of that interval relative to an unpaired one, the p-value of `stats.paired_test`
+        alone, and adjusted by Benjamini-Hochberg and by Holm for all merges of the study against
+        that reference (single checkpoints are a family of their own), and the verdict at a false
+        discovery rate of 5 %;
+        `INTERVALS`, a row a base, suite, recipe, n and reference: the share above the reference
+        with its interval over draws, the shares significantly above and below, the mean gain with
+        its intervals over questions and over draws;
+        `ANSWERS`, the same over all merges of a recipe, with the test of their mean gain, adjusted
+        by Holm for all rows with that reference. Base `average` is the mean over bases.
     """
     frame = pd.DataFrame(plan)
     frame["members"] = frame["members"].map(";".join)
     pools = frame.groupby("base")["pool"].max().to_dict()
     frame = frame[[Path(path).exists() for path in frame["items"]]]
-    models, cells, answers, shared = [], [], [], {}
+    models: list[pd.DataFrame] = []
+    cells: list[dict[str, Any]] = []
+    means: list[dict[str, Any]] = []
+    shared: dict[tuple[str, str, str], list[tuple[int, _Mean]]] = {}
     for (base, suite), rows in frame.groupby(KEYS, sort=False):
         group = _Group(rows, pools[base], seed)
         models.append(group.comparisons())
@@ -218,20 +229,20 @@ def study(plan: list[dict], seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.D
             cells.append(key | {"recipe": recipe, "n": n, "reference": name} | found)
         for (recipe,), name, cell in group.cells(["recipe"]):
             mean = group.mean(cell, name)
-            shared.setdefault((suite, recipe, name), []).append((len(answers), mean))
+            shared.setdefault((suite, recipe, name), []).append((len(means), mean))
             p = stats.paired_test(mean.difference, mean.weight)[0]
             found = group.summary(cell, name) | {"p": p}
-            answers.append(key | {"recipe": recipe, "reference": name} | found)
+            means.append(key | {"recipe": recipe, "reference": name} | found)
     comparisons = _tested(pd.concat(models).reset_index(drop=True))
     intervals = _with_shares(pd.DataFrame(cells), comparisons, ["recipe", "n"])
-    answers = _with_shares(pd.DataFrame(answers), comparisons, ["recipe"])
+    answers = _with_shares(pd.DataFrame(means), comparisons, ["recipe"])
     if len(answers):
         averages = _averages(answers, shared, frame["base"].nunique())
         answers = pd.concat([answers, averages], ignore_index=True)
         for _, family in answers.groupby("reference"):
             answers.loc[family.index, "p_holm"] = stats.holm(family["p"].to_numpy())
         pairs = zip(answers["gain"], answers["p_holm"], strict=True)
-        answers["verdict"] = [verdict(gain, p) for gain, p in pairs]
+        answers["verdict"] = [_verdict(gain, p) for gain, p in pairs]
     return comparisons, intervals.reindex(columns=INTERVALS), answers.reindex(columns=ANSWERS)
 
 
@@ -244,10 +255,14 @@ def _tested(comparisons: pd.DataFrame) -> pd.DataFrame:
         comparisons.loc[family.index, "p_false_discovery"] = stats.false_discovery(p)
         comparisons.loc[family.index, "p_holm"] = stats.holm(p)
     pairs = zip(comparisons["gain"], comparisons["p_false_discovery"], strict=True)
-    return comparisons.assign(verdict=[verdict(gain, p) for gain, p in pairs])
+    return comparisons.assign(verdict=[_verdict(gain, p) for gain, p in pairs])
 
 
-def _averages(answers: pd.DataFrame, shared: dict, bases: int) -> pd.DataFrame:
+def _averages(
+    answers: pd.DataFrame,
+    shared: Mapping[tuple[str, str, str], list[tuple[int, _Mean]]],
+    bases: int,
+) -> pd.DataFrame:
     """The mean over bases of each recipe, where all bases have the same questions and merges."""
     found = []
     for (suite, recipe, name), group in shared.items():
@@ -265,7 +280,7 @@ def _averages(answers: pd.DataFrame, shared: dict, bases: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _with_shares(cells: pd.DataFrame, comparisons: pd.DataFrame, keys: list) -> pd.DataFrame:
+def _with_shares(cells: pd.DataFrame, comparisons: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Add the shares of models significantly above and below to cells of models."""
     if cells.empty:
         return cells
@@ -278,14 +293,29 @@ def _with_shares(cells: pd.DataFrame, comparisons: pd.DataFrame, keys: list) -> 
     return cells
 
 
-def two(path_a, path_b, seed: int = 0) -> pd.DataFrame:
+def compare_two(path_a: str | Path, path_b: str | Path, seed: int = 0) -> pd.DataFrame:
     """Compare two evaluated models, task by task and on the mean over tasks.
 
-    Returns one row a task and a last one, `mean over tasks`: questions, a and b (percent right),
-    difference a - b (points) with its 95 % interval over questions (paired bootstrap) and the
-    p-value of `stats.paired_test`; for tasks it is adjusted by Holm for their number.
+    Args:
+        path_a: items.parquet of one model, results/scores/.../*.items.parquet.
+        path_b: that of the other model, on the same suite.
+        seed: of the resampling.
+
+    Returns:
+        One row a task and a last one, `mean over tasks`: questions, a and b (percent right),
+        difference a - b (points) with its 95 % interval over questions (paired bootstrap) and the
+        p-value of `stats.paired_test`; for tasks it is adjusted by Holm for their number.
+
+    Raises:
+        WildmergeError: a file is not there, or the questions of the two differ.
     """
-    correct, tasks, stratum, weight = load([path_a, path_b])
+    for path in (path_a, path_b):
+        if not Path(path).exists():
+            raise WildmergeError(
+                f"The outcomes of an evaluated model were expected in {path}, found no file. Name "
+                "two files results/scores/.../SUITE.items.parquet of the same suite."
+            )
+    correct, tasks, stratum, weight = read_outcomes([path_a, path_b])
     rows = []
     for i, task in enumerate([*tasks, "mean over tasks"]):
         own = stratum == i if i < len(tasks) else np.full(len(stratum), True)
@@ -303,33 +333,29 @@ def two(path_a, path_b, seed: int = 0) -> pd.DataFrame:
     return table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m wildmerge.compare",
-        description="Compare two evaluated models on the questions that both answered.",
-    )
-    parser.add_argument("a", help="items.parquet of one model, results/scores/.../*.items.parquet")
-    parser.add_argument("b", help="items.parquet of the other model, on the same suite")
-    arguments = parser.parse_args()
-    try:
-        table = two(arguments.a, arguments.b)
-    except (WildmergeError, FileNotFoundError) as error:
-        parser.exit(1, f"{error}\n")
-    print(f"a  {arguments.a}\nb  {arguments.b}\n")
-    print(f"{'task':24}{'questions':>10}{'a, %':>8}{'b, %':>8}{'a - b':>8}  95 % interval      p")
+def report_two(path_a: str | Path, path_b: str | Path, seed: int = 0) -> str:
+    """The comparison of two evaluated models in words and columns, for a terminal.
+
+    Args, errors: as for `compare_two`.
+    """
+    table = compare_two(path_a, path_b, seed)
+    lines = [
+        f"a  {path_a}",
+        f"b  {path_b}",
+        "",
+        f"{'task':24}{'questions':>10}{'a, %':>8}{'b, %':>8}{'a - b':>8}  95 % interval      p",
+    ]
     for row in table.itertuples():
         interval = "–" if math.isnan(row.low) else f"[{row.low:+.2f}, {row.high:+.2f}]"
-        print(
+        lines.append(
             f"{row.task:24}{row.questions:10}{row.a:8.2f}{row.b:8.2f}{row.difference:+8.2f}"
             f"  {interval:17}{row.p:7.2g}"
         )
     last = table.iloc[-1]
-    word = {"above": "a is better", "below": "b is better"}.get(verdict(last.difference, last.p))
-    print(
-        f"\n{word or 'The two are not told apart'} on the mean over tasks (paired test, 5 %). "
-        "Intervals: paired bootstrap over questions within tasks; p-values of tasks: Holm."
-    )
-
-
-if __name__ == "__main__":
-    main()
+    word = {"above": "a is better", "below": "b is better"}.get(_verdict(last.difference, last.p))
+    lines += [
+        "",
+        f"{word or 'The two are not told apart'} on the mean over tasks (paired test, 5 %). "
+        "Intervals: paired bootstrap over questions within tasks; p-values of tasks: Holm.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,19 @@
+"""Make a table of a study, as the module of its name in wildmerge.reporting.tables does."""
+
+from importlib import import_module
+
+from wildmerge.reporting.inputs import read_inputs
+from wildmerge.reporting.layout import write
+from wildmerge.run.jobs import job
+
+if __name__ == "__main__":
+    with job(snakemake.log[0], "table {study}/{table}".format(**snakemake.wildcards)):
+        table = import_module(f"wildmerge.reporting.tables.{snakemake.wildcards.table}")
+        params, output = snakemake.params, snakemake.output
+        inputs = read_inputs(
+            {name: [*paths] for name, paths in snakemake.input.items()},
+            params.study,
+            params.checkpoints,
+            params.recipes,
+        )
+        write(table.make(inputs), output.csv, output.tex, output.html)

@@ -1,0 +1,107 @@
+"""What each column of a study's files means, with its unit."""
+
+import html
+from collections.abc import Mapping
+
+import pandas as pd
+
+from .markup import table
+
+# Column -> meaning and unit, for all CSV files of a study.
+COLUMNS = {
+    "base": "base model; `average` is the plain mean over bases",
+    "subset": "`base`, a checkpoint, a draw `n04-07` (size 4, draw 7) or a named group",
+    "n": "number of merged checkpoints; 0 the base, 1 a single checkpoint",
+    "draw": "number of the draw among those of its size; 0 where nothing was drawn",
+    "members": "merged checkpoints, separated by `;`",
+    "recipe": "merge recipe; `identity` where nothing was merged",
+    "suite": "suite of benchmarks",
+    "task": "benchmark",
+    "metric": "lm-eval's metric of the benchmark",
+    "value": "the metric, a fraction of 1",
+    "stderr": "lm-eval's standard error of the metric, a fraction of 1",
+    "questions": "number of questions",
+    "accuracy": "mean of the suite's tasks, a fraction of 1",
+    "base_accuracy": "the base's accuracy, a fraction of 1",
+    "best_accuracy": "accuracy of the best single checkpoint on all questions, a fraction of 1",
+    "best_model": "that checkpoint",
+    "gain": "accuracy minus the reference's (the base's in merges.csv), percentage points",
+    "gain_over_best": "accuracy minus best_accuracy, percentage points",
+    "norm": "L2 norm of the merged update before rounding to 16 bits",
+    "norm_rounded": "the same after rounding",
+    "merge_seconds": "seconds that the merge took",
+    "evaluate_seconds": "seconds that the evaluation took",
+    "reference": "`base`, or `best`: the best single checkpoint, chosen on one half of the "
+    "questions and compared with on the other half",
+    "reference_model": "the model compared with",
+    "low": "95 % interval of the gain over questions, points; empty where nothing varies",
+    "high": "its upper end",
+    "width_to_unpaired": "width of that interval relative to one of unpaired samples",
+    "p": "two-sided p-value of the paired test, uncorrected",
+    "p_false_discovery": "corrected by Benjamini-Hochberg for all merges of the study",
+    "p_holm": "corrected by Holm for all merges (comparisons.csv) or rows (answers.csv)",
+    "verdict": "`above`, `below` or `not told apart` at 5 % after correction",
+    "models": "number of models in the row",
+    "share": "share of them with a gain above zero, percent",
+    "share_low": "95 % interval of the share over draws, percent",
+    "share_high": "its upper end",
+    "share_above": "share of models significantly above the reference, percent",
+    "share_below": "share of models significantly below, percent",
+    "questions_low": "95 % interval of the mean gain over questions, points",
+    "questions_high": "its upper end",
+    "draws_low": "95 % interval of the mean gain over draws, points",
+    "draws_high": "its upper end",
+}
+
+# Columns of checkpoints.csv and of tables/*.csv that need words.
+CHECKPOINT_COLUMNS = {
+    "model": "the checkpoint",
+    "repo": "where it comes from",
+    "revision": "the commit, or version and digest of a package",
+    "usable": "whether it can be merged with its base",
+    "norm": "L2 norm of its task vector",
+    "relative_norm": "the same relative to the base's weights",
+    "ancestry": "how far it stands from its family; from 3 on another ancestor is likely",
+    "low_rank_tensors": "tensors whose task vector looks like a merged adapter",
+    "found": "why it was refused",
+    "admitted": "why the sheet admits it nevertheless",
+    "conversions": "what was done to make it an ordinary checkpoint",
+    "warnings": "what is odd about it",
+}
+TABLE_COLUMNS = {
+    "combinations": "number of merges in the cell (checkpoints for n = 1)",
+    "published_share": "the paper's share of merges above the reference, percent",
+    "published_gain": "the paper's mean gain, points",
+}
+
+# Columns of results/scores/.../*.items.parquet, one row a question, that need words.
+OUTCOME_COLUMNS = {
+    "member": "lm-eval's leaf task that the question belongs to",
+    "doc": "number of the question in the leaf task's data",
+    "correct": "the metric of this question: 1 right, 0 wrong",
+    "target": "index of the right choice",
+    "loglikelihoods": "log-likelihood of each choice, natural logarithm",
+}
+
+
+def dictionary(frames: Mapping[str, pd.DataFrame]) -> str:
+    """What each column of the study's CSV files means."""
+    lines = [
+        [
+            f"<code>{column}</code>",
+            ", ".join(name for name, frame in frames.items() if column in frame),
+            html.escape(meaning).replace("`", ""),
+        ]
+        for column, meaning in COLUMNS.items()
+    ]
+    more = {
+        "checkpoints": CHECKPOINT_COLUMNS,
+        "tables/*.csv": TABLE_COLUMNS,
+        "*.items.parquet": OUTCOME_COLUMNS,
+    }
+    lines += [
+        [f"<code>{name}</code>", file, told]
+        for file, columns in more.items()
+        for name, told in columns.items()
+    ]
+    return table(["Column", "files", "meaning and unit"], lines, wide=(1, 2))
