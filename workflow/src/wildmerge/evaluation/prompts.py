@@ -192,7 +192,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
         random.seed(DEFAULT_RANDOM_SEED)
         loaded = manager.load(leaves)["tasks"]
-        found = simple_evaluate(
+        results = simple_evaluate(
             lm, tasks=[loaded[leaf] for leaf in leaves], task_manager=manager, bootstrap_iters=0
         )
         tasks, sizes = {}, {}
@@ -201,7 +201,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
                 row
                 for leaf in entry["members"]
                 for row in _questions(
-                    loaded[leaf], found["samples"][leaf], lm.tokens, entry["metric"]
+                    loaded[leaf], results["samples"][leaf], lm.tokens, entry["metric"]
                 )
             ]
             pq.write_table(

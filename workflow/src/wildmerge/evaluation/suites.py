@@ -100,11 +100,11 @@ def resolve(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     index = _manager().task_index
-    found: dict[str, dict[str, dict]] = {}
+    configs: dict[str, dict[str, dict]] = {}
     owner: dict[str, str] = {}
     for task, wanted in spec["tasks"].items():
         where = f"task {task!r} of suite {suite!r}"
-        found[task] = {}
+        configs[task] = {}
         names = wanted.get("members") or [task]
         for leaf in (leaf for name in names for leaf in _leaves(index, name, where)):
             config = load_yaml(index[leaf].yaml_path, resolve_func=False)
@@ -128,8 +128,8 @@ def resolve(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
                     f"config/suites.yaml."
                 )
             owner[leaf] = task
-            found[task][leaf] = {**config, "path": str(index[leaf].yaml_path)}
-    return found
+            configs[task][leaf] = {**config, "path": str(index[leaf].yaml_path)}
+    return configs
 
 
 def _eval_split(config: dict) -> str:
@@ -138,8 +138,8 @@ def _eval_split(config: dict) -> str:
 
 def _fewshot_split(config: dict, shots: int) -> str | None:
     """The split that few-shot examples come from, None where none is needed."""
-    own = (config.get("fewshot_config") or {}).get("samples")
-    if not shots or own:
+    given = (config.get("fewshot_config") or {}).get("samples")
+    if not shots or given:
         return None
     return config.get("fewshot_split") or config.get("training_split") or _eval_split(config)
 
