@@ -5,6 +5,7 @@ questions (paired bootstrap) and a p-value (paired test; those of tasks correcte
 """
 
 import argparse
+from pathlib import Path
 
 EXAMPLE = """\
   wildmerge compare results/scores/my-base/n02-01/ties/paper.items.parquet \\
@@ -20,10 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the comparison."""
-    import sys
+    from wildmerge.analysis.comparisons import report_two
 
-    from wildmerge.analysis.compare import main
-
-    sys.argv[:] = ["wildmerge compare", arguments.a, arguments.b]
-    main()
+    print(report_two(Path(arguments.a), Path(arguments.b)))
     return 0

@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line a folder."""
-    from wildmerge.evaluation.evaluate import model_digest
+    from wildmerge.tensors.digest import folder_digest
 
     for folder in arguments.folders:
         if not folder.is_dir():
             raise WildmergeError(
                 f"A checkpoint folder was expected at {folder}, but there is none."
             )
-        print(f"{model_digest(folder)}  {folder}", flush=True)
+        print(f"{folder_digest(folder)}  {folder}", flush=True)
     return 0

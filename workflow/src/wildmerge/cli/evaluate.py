@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _spec(suite: str) -> dict[str, Any]:
     """The suite's entry in suites.yaml."""
-    from wildmerge.study.sheets import read_yaml, validate
+    from wildmerge.validation import read_yaml, validate
 
     path = config_folder() / "suites.yaml"
     suites = read_yaml(path)
@@ -88,9 +88,10 @@ def _questions(name: str, spec: dict[str, Any], data: Path) -> Path:
     """
     from importlib.metadata import version
 
-    from wildmerge.evaluation.suites import digest, fetch
+    from wildmerge.evaluation.suites import fetch
+    from wildmerge.files import json_digest
 
-    said = digest([spec, version("lm_eval")])[:12]
+    said = json_digest([spec, version("lm_eval")])[:12]
     folder = data / "suites" / f"{name}-{said}"
     if not folder.is_dir():
         print(f"Fetching the questions of suite {name}.", flush=True)

@@ -5,7 +5,6 @@ The backend computes each distinct prefix of a task's prompts once. All that fol
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 EXAMPLE = """\
@@ -25,11 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def hand_on(words: Sequence[str]) -> int:
     """Run lm-eval on its own words."""
-    from lm_eval.__main__ import cli_evaluate
+    from wildmerge.evaluation.shared_prefix.backend import lm_eval_command_line
 
-    from wildmerge.evaluation import shared_prefix  # noqa: F401 (registers the backend)
-
-    # lm-eval reads the process's command line and takes none from its caller.
-    sys.argv[:] = ["wildmerge lm-eval", *words]
-    cli_evaluate()
+    lm_eval_command_line(words)
     return 0

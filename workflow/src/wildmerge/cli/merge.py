@@ -28,10 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"A mergekit YAML was expected at {arguments.config}, but there is no such file. A "
             "study writes one beside every merge: results/merges/.../mergekit.yaml."
         )
-    from mergekit.scripts.run_yaml import main
+    from wildmerge import use_huge_pages
+    from wildmerge.merging.recipe_yaml import merge_by_yaml
 
-    from wildmerge.merging import bridge
-
-    bridge.register()
-    main([arguments.config, arguments.out, *arguments.options], "wildmerge merge")
+    use_huge_pages()
+    merge_by_yaml([arguments.config, arguments.out, *arguments.options])
     return 0

@@ -28,11 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
     from wildmerge.run import cost
     from wildmerge.study import sheets
     from wildmerge.study.plan import BASE
+    from wildmerge.validation import read_yaml
 
     config = config_folder()
     loaded = sheets.load(config, home() / "workflow/schemas")
     gb = {base: float(row["gb"]) for (base, model), row in loaded.models.items() if model == BASE}
-    backend = sheets.read_yaml(config / "config.yaml")["backend"]
+    backend = read_yaml(config / "config.yaml")["backend"]
     jobs = cost.read_dry_run(_dry_run(arguments.study))
     measured = cost.read_benchmarks(Path("benchmarks"))
     methods = {name: recipe["merge_method"] for name, recipe in loaded.recipes.items()}

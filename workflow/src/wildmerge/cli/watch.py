@@ -61,7 +61,7 @@ def _table(progress: "Progress") -> "Table":
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    from wildmerge.run.progress import duration
+    from wildmerge.words import duration
 
     rules = progress.rules.values()
     done, total = sum(rule.done for rule in rules), sum(rule.total for rule in rules)

@@ -5,6 +5,7 @@ Importing this module imports mergekit, which takes seconds; the methods themsel
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mergekit import merge_methods
@@ -34,7 +35,8 @@ class Registered(GroupMergeMethod):
             contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=self.method.fewest),
         )
 
-    def merge_group(self, group: TensorGroup, /, **parameters) -> torch.Tensor:
+    def merge_group(self, group: TensorGroup, /, **parameters: Any) -> torch.Tensor:
+        """The merged tensor, in the base's dtype; parameters by the recipe's names."""
         check_parameters(self.method, parameters, "the mergekit YAML")
         base, experts = group.base.tensor, [entry.tensor for entry in group.non_base]
         projection = group.metadata.vocabulary_axis is None and is_projection(
@@ -95,7 +97,9 @@ class Foreign:
         contract = self.method.spec.contract
         self.fewest = contract.min_non_base or max(1, contract.min_inputs - 1)
 
-    def merged(self, name: str, base: torch.Tensor, experts: Sequence[torch.Tensor]):
+    def merged(
+        self, name: str, base: torch.Tensor, experts: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         """The merged tensor, float32.
 
         A method that draws at random is seeded by the tensor's name: the same merge is made every

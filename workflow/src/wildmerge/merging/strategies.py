@@ -201,7 +201,7 @@ def choose(
         case SharedUpdate() if method.unscaled:
             _, scale = method.unscaled(parameters, experts)
             return FromUpdate(inputs[0], shared, scale)
-        case [*factors] if len(factors) == experts:
+        case [*factors] if method.from_experts and len(factors) == experts:
             return FromExpertFactors(method, parameters, inputs, device, factors)
     raise ValueError(f"{shared} does not fit {name} and {experts} experts")
 
