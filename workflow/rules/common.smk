@@ -8,13 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
-SOURCE = HOME / "workflow" / "src"
-# Jobs find the package without an installation, on Slurm and in conda too.
-if SOURCE.is_dir() and str(SOURCE) not in sys.path:
-    sys.path.insert(0, str(SOURCE))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), os.getenv("PYTHONPATH")]))
+# In a checkout the package lies here; in a wheel it is found already.
+sys.path.insert(0, str(HOME / "workflow/src"))
 
 from wildmerge import patches
+from wildmerge.home import config_folder, search_path
 from wildmerge.sources.lock import locked_files, takes_pickles
 from wildmerge.sources.registry import source_of
 from wildmerge.study import catalogue, paths, sheets
@@ -23,10 +21,11 @@ from wildmerge.study.needs import Needs
 from wildmerge.study.plan import BASE, IDENTITY
 from wildmerge.validation import read_yaml, validate
 
+# Jobs find the package without an installation, on Slurm and in conda too.
+SOURCE = str(search_path(Path.cwd()))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")]))
 patches.apply(logger.warning)
-
-# A working folder with a config/ of its own is a project of its own.
-CONFIG = Path("config") if Path("config").is_dir() else HOME / "config"
+CONFIG = config_folder()
 
 
 configfile: CONFIG / "config.yaml"
