@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import gguf
 import pytest
 from wildmerge import patches
-from wildmerge.patches import SNAKEMAKE as PATCHES
-from wildmerge.patches import gguf_parsed_once, one_timer
+from wildmerge.patches import SNAKEMAKE as PATCHES, gguf_parsed_once, one_timer
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.package)

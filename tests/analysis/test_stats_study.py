@@ -7,8 +7,7 @@ import pyarrow.parquet
 import pytest
 import simulate
 from wildmerge import WildmergeError
-from wildmerge.analysis import comparisons as comparing
-from wildmerge.analysis import scores, stats
+from wildmerge.analysis import comparisons as comparing, scores, stats
 from wildmerge.analysis.comparisons import compare_study
 
 TASKS = {"piqa": 90, "boolq": 60}

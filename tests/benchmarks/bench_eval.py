@@ -48,7 +48,7 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from wildmerge.evaluation import suites  # noqa: E402
-from wildmerge.evaluation.evaluate import _requests  # noqa: E402
+from wildmerge.evaluation.scoring import _requests  # noqa: E402
 from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM  # noqa: E402
 from wildmerge.evaluation.shared_prefix.tree import Tree  # noqa: E402
 
@@ -131,7 +131,7 @@ def prepare(model: Path, data: Path | None, work: Path) -> dict[str, Path]:
     specs = {"package": spec}
     for name, spec in specs.items() if data is None else [*specs.items(), ("local", None)]:
         if not (work / f"prompts-{name}/prompts.json").exists():
-            suites.fetch(name, spec or pack(data, work), work / f"suite-{name}")
+            suites.fetch_suite(name, spec or pack(data, work), work / f"suite-{name}")
             tokenize(model, work / f"suite-{name}", work / f"prompts-{name}")
     return {file.stem: file for file in sorted(work.glob("prompts-*/*.parquet"))}
 
@@ -257,7 +257,7 @@ offline()
 import pyarrow.parquet as pq, torch
 torch.set_num_threads(1)
 from pathlib import Path
-from wildmerge.evaluation import evaluate as evaluation, prompts
+from wildmerge.evaluation import scoring as evaluation, prompts
 from wildmerge.evaluation.shared_prefix import backend, tree
 imported = time.process_time()
 lm = evaluation.load("shared-prefix", {str(args.model)!r}, "bfloat16", None, 16, "cpu")

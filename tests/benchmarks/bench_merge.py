@@ -32,7 +32,7 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from wildmerge import use_huge_pages  # noqa: E402
-from wildmerge.merging import merge as merging  # noqa: E402
+from wildmerge.merging import streaming as merging  # noqa: E402
 from wildmerge.merging.precompute import write_update  # noqa: E402
 from wildmerge.merging.recipe_yaml import mergekit_yaml  # noqa: E402
 from wildmerge.merging.shared import SharedUpdate  # noqa: E402
@@ -171,7 +171,7 @@ OURS = """
 import json, sys
 from pathlib import Path
 from wildmerge import use_huge_pages
-from wildmerge.merging.merge import merge
+from wildmerge.merging.streaming import merge
 use_huge_pages()
 job = json.loads(sys.argv[1])
 summary = merge(Path(job["base"]), {k: Path(v) for k, v in job["experts"].items()}, job["recipe"],

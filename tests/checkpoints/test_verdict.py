@@ -15,8 +15,7 @@ import torch
 from project import SOURCE
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
-from wildmerge.checkpoints import similarity as products
-from wildmerge.checkpoints import verdict as deltas
+from wildmerge.checkpoints import similarity as products, verdict as deltas
 from wildmerge.checkpoints.compatibility import EMBEDDING
 from wildmerge.checkpoints.similarity import gram_matrices
 from wildmerge.checkpoints.verdict import ancestry, measure, sampled_rank

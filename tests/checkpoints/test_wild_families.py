@@ -17,8 +17,8 @@ from project import ROOT, STUDY
 from safetensors.torch import load_file, save_file
 from wildmerge.checkpoints.compatibility import EMBEDDING, HEAD
 from wildmerge.checkpoints.verdict import measure
-from wildmerge.evaluation import evaluate as evaluation
-from wildmerge.merging.merge import merge
+from wildmerge.evaluation import scoring as evaluation
+from wildmerge.merging.streaming import merge
 from wildmerge.sources.fetch import fetch_checkpoint
 
 PAIRS = [("the cat", " sat"), ("the cat", " sat down"), ("a", " b"), ("", "the cat")]

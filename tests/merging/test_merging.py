@@ -18,8 +18,7 @@ import yaml
 from project import ROOT
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
-from wildmerge.merging import merge as merging
-from wildmerge.merging import strategies
+from wildmerge.merging import strategies, streaming as merging
 from wildmerge.merging.recipe_yaml import mergekit_yaml
 from wildmerge.methods import is_projection
 from wildmerge.tensors import chunks, writer

@@ -9,8 +9,7 @@ import torch
 from project import ROOT
 from test_merging import RECIPES, tensors
 from wildmerge import WildmergeError
-from wildmerge.merging import merge as merging
-from wildmerge.merging import precompute, shared, strategies
+from wildmerge.merging import precompute, shared, strategies, streaming as merging
 from wildmerge.merging.shared import ExpertFactors, SharedUpdate, SumFactors
 from wildmerge.methods import METHODS
 from wildmerge.tensors.weights import Weights

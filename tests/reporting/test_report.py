@@ -21,7 +21,7 @@ from wildmerge.reporting.dictionary import COLUMNS
 from wildmerge.reporting.looks import Looks
 from wildmerge.reporting.model_card import model_card
 from wildmerge.reporting.numbers import interval, percent, signed
-from wildmerge.reporting.page import build
+from wildmerge.reporting.page import build_page
 from wildmerge.reporting.plots import save
 
 FIGURES = [
@@ -72,7 +72,7 @@ def make(folder, plan, bases, pool, figures=FIGURES):
                        "relative_norm": 0.0123 if i != 1 else None}  # fmt: skip
             verdicts.append(folder / f"{base}-{model}.json")
             verdicts[-1].write_text(json.dumps(verdict))
-    page = build("test", {"description": "A test & more."}, frames, pictures, tables,
+    page = build_page("test", {"description": "A test & more."}, frames, pictures, tables,
                         verdicts, sheet, plan, PAPERS)  # fmt: skip
     return page, frames, sheet
 

@@ -2,7 +2,7 @@
 
 import pytest
 from project import wildmerge
-from wildmerge.run.progress import read
+from wildmerge.run.progress import read_log
 from wildmerge.words import duration
 
 LOG = """\
@@ -39,18 +39,18 @@ Error in rule merge:
 
 
 def test_jobs_are_counted_by_rule_and_state():
-    rules = read(LOG).rules
+    rules = read_log(LOG).rules
     assert list(rules) == ["merge", "evaluate", "demo"]
     merge = rules["merge"]
     assert (merge.done, merge.running, merge.failed, merge.total) == (1, set(), {"2"}, 3)
     assert rules["evaluate"].running == {"3"}
-    assert not read(LOG).ended
+    assert not read_log(LOG).ended
 
 
 def test_a_job_tried_again_has_not_failed():
-    again = read(LOG + "Trying to restart job 2.\n")
+    again = read_log(LOG + "Trying to restart job 2.\n")
     assert again.rules["merge"].running == {"2"}
-    done = read(LOG + "[Sun Nov 22 05:00:40 2026]\nFinished jobid: 2 (Rule: merge)\n")
+    done = read_log(LOG + "[Sun Nov 22 05:00:40 2026]\nFinished jobid: 2 (Rule: merge)\n")
     assert done.rules["merge"].seconds == [10, 40]
     assert not done.rules["merge"].failed
 
@@ -59,8 +59,8 @@ def test_time_left_is_by_the_mean_of_each_rule():
     # 10 s of work in 20 s: one at a time. One merge of 10 s, four evaluations and the target,
     # which are taken to be as long.
     log = LOG + "[Sun Nov 22 05:00:20 2026]\nx\n"
-    assert read(log).seconds_left() == pytest.approx(10 + 4 * 10 + 10)
-    assert read("").seconds_left() is None
+    assert read_log(log).seconds_left() == pytest.approx(10 + 4 * 10 + 10)
+    assert read_log("").seconds_left() is None
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_jobs_of_a_group_fail_and_go_on_as_its_members():
         jobid: 7
 Trying to restart job 1688cbf9-49b0-5e8e-b8fc-7b3211c3ba30.
 """
-    once = read(group + failed).rules["merge"]
+    once = read_log(group + failed).rules["merge"]
     assert (once.failed, once.running) == ({"7"}, set())
-    again = read(group + failed + group).rules["merge"]
+    again = read_log(group + failed + group).rules["merge"]
     assert (again.failed, again.running) == (set(), {"7"})

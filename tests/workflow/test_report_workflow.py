@@ -10,8 +10,7 @@ import simulate
 import yaml
 from project import ROOT, Project, models_sheet
 from wildmerge.files import write_json
-from wildmerge.study import plan as planning
-from wildmerge.study import sheets
+from wildmerge.study import plan as planning, sheets
 
 pytestmark = pytest.mark.slow  # some thirty jobs, seconds each; the demo runs most of them
 RULES = ["aggregate", "compare", "figure", "table", "report", "keep"]

@@ -12,7 +12,7 @@ import pico
 import pytest
 import yaml
 from project import EXPERTS, ROOT, STUDY, Project, counts, make_project, models_sheet
-from wildmerge.merging import merge as merging
+from wildmerge.merging import streaming as merging
 from wildmerge.tensors.weights import Weights
 
 SCORE = "results/scores/pico/{}/{}/few.json"

@@ -13,12 +13,12 @@ sys.path.insert(0, str(HOME / "workflow/src"))
 
 from wildmerge import patches
 from wildmerge.home import config_folder, search_path
-from wildmerge.sources.lock import locked_files, takes_pickles
-from wildmerge.sources.registry import source_of
+from wildmerge.sources import locked_files, takes_pickles
+from wildmerge.sources import source_of
 from wildmerge.study import catalogue, paths, sheets
-from wildmerge.study.experts import load_experts
-from wildmerge.study.needs import Needs
-from wildmerge.study.plan import BASE, IDENTITY
+from wildmerge.study import load_experts
+from wildmerge.study import Needs
+from wildmerge.study import BASE, IDENTITY
 from wildmerge.validation import read_yaml, validate
 
 # Jobs find the package without an installation, on Slurm and in conda too.

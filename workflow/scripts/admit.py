@@ -2,7 +2,7 @@
 
 from wildmerge import WildmergeError
 from wildmerge.files import read_json, write_json
-from wildmerge.run.jobs import job
+from wildmerge.run import job
 
 
 def admit(verdict: dict, reason: str) -> dict:

@@ -2,7 +2,7 @@
 
 from wildmerge.analysis import scores
 from wildmerge.files import atomic_file
-from wildmerge.run.jobs import job
+from wildmerge.run import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0], f"aggregate {snakemake.wildcards.study}"):

@@ -1,8 +1,8 @@
 """Compare all models of a study with their base and the best checkpoint, question by question."""
 
-from wildmerge.analysis.comparisons import compare_study
+from wildmerge.analysis import compare_study
 from wildmerge.files import atomic_file
-from wildmerge.run.jobs import job
+from wildmerge.run import job
 
 SEED = 0  # of the resampling of questions and draws
 

@@ -1,9 +1,7 @@
 """Fetch one checkpoint of models.tsv and make it an ordinary one of its base's shapes."""
 
-from wildmerge.run.jobs import job
-from wildmerge.run.store import once
-from wildmerge.sources.fetch import fetch_checkpoint
-from wildmerge.sources.registry import source_of
+from wildmerge.run import job, once
+from wildmerge.sources import fetch_checkpoint, source_of
 
 if __name__ == "__main__":
     params, output = snakemake.params, snakemake.output[0]

@@ -6,21 +6,21 @@ A job that dies is continued: tasks it had finished lie in a hidden folder besid
 import shutil
 from pathlib import Path
 
-from wildmerge.run.jobs import job
+from wildmerge.run import job
 
 if __name__ == "__main__":
     w, params = snakemake.wildcards, snakemake.params
     what = f"evaluate {w.base}/{w.subset}/{w.recipe} on suite {w.suite}"
     with job(snakemake.log[0], what, snakemake.threads):
-        from wildmerge.evaluation.prompts import offline
+        from wildmerge.evaluation import offline
 
         offline()
         import pyarrow.parquet as pq
         import torch
-        from wildmerge.evaluation.evaluate import evaluate
+        from wildmerge.evaluation import evaluate
         from wildmerge.files import atomic_file, read_json, write_json
-        from wildmerge.run.store import content, once
-        from wildmerge.study.plan import IDENTITY
+        from wildmerge.run import content, once
+        from wildmerge.study import IDENTITY
 
         model, suite, prompts = (
             Path(snakemake.input[key]) for key in ("model", "suite", "prompts")

@@ -1,8 +1,7 @@
 """Factorise a checkpoint's task vectors (TSV-M), or their sum over a subset (Iso-C, TA + SB)."""
 
-from wildmerge.merging.precompute import factorize_expert, factorize_sum
-from wildmerge.merging.shared import digests
-from wildmerge.run.jobs import job
+from wildmerge.merging import digests, factorize_expert, factorize_sum
+from wildmerge.run import job
 
 if __name__ == "__main__":
     members, experts = snakemake.params.members, snakemake.input.experts

@@ -3,9 +3,9 @@
 import csv
 
 from wildmerge import WildmergeError
-from wildmerge.checkpoints.verdict import families
+from wildmerge.checkpoints import families
 from wildmerge.files import atomic_file, read_json
-from wildmerge.run.jobs import job
+from wildmerge.run import job
 
 
 def main(verdicts: list[str], admitted: dict[str, str], output: str) -> None:

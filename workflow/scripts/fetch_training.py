@@ -1,8 +1,8 @@
 """Training texts for a set of experts, from a Python package: one JSON Lines file a source."""
 
-from wildmerge.checkpoints.training_texts import write_training_texts
+from wildmerge.checkpoints import write_training_texts
 from wildmerge.files import atomic_folder
-from wildmerge.run.jobs import job
+from wildmerge.run import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0], "fetch_training"), atomic_folder(snakemake.output[0]) as part:

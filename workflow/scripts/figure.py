@@ -2,9 +2,8 @@
 
 from importlib import import_module
 
-from wildmerge.reporting.inputs import read_inputs
-from wildmerge.reporting.plots import save
-from wildmerge.run.jobs import job
+from wildmerge.reporting import read_inputs, save
+from wildmerge.run import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0], "figure {study}/{figure}".format(**snakemake.wildcards)):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from wildmerge.checkpoints.training import make_expert
+from wildmerge.checkpoints import make_expert
 from wildmerge.files import atomic_folder
-from wildmerge.run.jobs import job
+from wildmerge.run import job
 
 if __name__ == "__main__":
     what = f"finetune {snakemake.wildcards.trained}"

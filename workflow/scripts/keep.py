@@ -4,12 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
-from wildmerge.analysis.scores import read_table
+from wildmerge.analysis import read_table
 from wildmerge.files import atomic_folder, read_json
-from wildmerge.reporting.model_card import model_card
-from wildmerge.run.jobs import job
-from wildmerge.sources.lock import NAME, apply_lock, license_of, read_lock
-from wildmerge.study.sheets import read_rows
+from wildmerge.reporting import model_card
+from wildmerge.run import job
+from wildmerge.sources import LOCK, apply_lock, license_of, read_lock
+from wildmerge.study import read_rows
 
 
 def link(source, target):
@@ -27,7 +27,7 @@ if __name__ == "__main__":
         scores = [read_json(path) for path in snakemake.input.scores]
         comparisons = read_table(snakemake.input.comparisons)
         config = Path(snakemake.params.config)
-        lock = read_lock(config / NAME)
+        lock = read_lock(config / LOCK)
         sheet = apply_lock(read_rows(config / "models.tsv"), lock)
         sheet = [row | {"license": license_of(row, lock)} for row in sheet]
         with atomic_folder(snakemake.output[0]) as part:

@@ -3,13 +3,11 @@
 import logging
 from pathlib import Path
 
-from wildmerge.checkpoints.companions import CONVERSIONS
+from wildmerge.checkpoints import CONVERSIONS
 from wildmerge.files import atomic_file, read_json, write_json
-from wildmerge.merging.merge import merge
-from wildmerge.merging.recipe_yaml import mergekit_yaml
-from wildmerge.merging.shared import digests, open_shared
-from wildmerge.run.jobs import job
-from wildmerge.sources.registry import source_of
+from wildmerge.merging import digests, merge, mergekit_yaml, open_shared
+from wildmerge.run import job
+from wildmerge.sources import source_of
 
 
 def loaded(origin: str, folder: str) -> str:

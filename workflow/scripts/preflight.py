@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 from wildmerge import WildmergeError
 from wildmerge.files import write_json
-from wildmerge.run.jobs import job
-from wildmerge.sources.preflight import UNUSABLE, as_table, judge_rows
+from wildmerge.run import job
+from wildmerge.sources import UNUSABLE, as_table, judge_rows
 
 
 def main(rows: list[dict], output: str) -> None:

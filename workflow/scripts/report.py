@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from wildmerge.analysis.scores import read_table
+from wildmerge.analysis import read_table
 from wildmerge.files import atomic_file
-from wildmerge.reporting.page import build
-from wildmerge.run.cost import spent
-from wildmerge.run.jobs import job
-from wildmerge.study.catalogue import CSV
+from wildmerge.reporting import build_page
+from wildmerge.run import job, spent
+from wildmerge.study import CSV
 
 if __name__ == "__main__":
     with job(snakemake.log[0], f"report {snakemake.wildcards.study}"):
-        page = build(
+        page = build_page(
             name=snakemake.wildcards.study,
             study=snakemake.params.study,
             frames={name: read_table(snakemake.input[name]) for name in CSV},

@@ -1,9 +1,9 @@
 """Products of all task vectors of a base, tensor by tensor (Appendix D)."""
 
 import numpy as np
-from wildmerge.checkpoints.similarity import gram_matrices
+from wildmerge.checkpoints import gram_matrices
 from wildmerge.files import atomic_file
-from wildmerge.run.jobs import job
+from wildmerge.run import job
 
 if __name__ == "__main__":
     what = "similarity {base}".format(**snakemake.wildcards)

@@ -2,9 +2,8 @@
 
 from importlib import import_module
 
-from wildmerge.reporting.inputs import read_inputs
-from wildmerge.reporting.layout import write
-from wildmerge.run.jobs import job
+from wildmerge.reporting import read_inputs, write_table
+from wildmerge.run import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0], "table {study}/{table}".format(**snakemake.wildcards)):
@@ -16,4 +15,4 @@ if __name__ == "__main__":
             params.checkpoints,
             params.recipes,
         )
-        write(table.make(inputs), output.csv, output.tex, output.html)
+        write_table(table.make(inputs), output.csv, output.tex, output.html)

@@ -1,9 +1,8 @@
 """Measure one checkpoint's task vector and judge whether it can be merged with its base."""
 
-from wildmerge.checkpoints.verdict import measure
+from wildmerge.checkpoints import measure
 from wildmerge.files import write_json
-from wildmerge.run.jobs import job
-from wildmerge.run.store import content, once
+from wildmerge.run import content, job, once
 
 if __name__ == "__main__":
     what = "task_vector {base}/{model}".format(**snakemake.wildcards)

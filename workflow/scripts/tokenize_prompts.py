@@ -1,7 +1,7 @@
 """Render and tokenise a suite's prompts once for all models that share a base's tokenizer."""
 
-from wildmerge.evaluation.prompts import offline, tokenize
-from wildmerge.run.jobs import job
+from wildmerge.evaluation import offline, tokenize
+from wildmerge.run import job
 
 if __name__ == "__main__":
     what = f"tokenize {snakemake.wildcards.base}/{snakemake.wildcards.suite}"

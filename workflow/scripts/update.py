@@ -1,8 +1,7 @@
 """Compute a subset's update without its scale, for the points of a sweep over lambda."""
 
-from wildmerge.merging.precompute import write_update
-from wildmerge.merging.shared import digests
-from wildmerge.run.jobs import job
+from wildmerge.merging import digests, write_update
+from wildmerge.run import job
 
 if __name__ == "__main__":
     members, recipe = snakemake.params.members, snakemake.params.recipe

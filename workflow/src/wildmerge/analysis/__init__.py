@@ -1,1 +1,8 @@
-"""Scores into tidy tables, and what differences between models are real."""
+"""From scores to tidy tables, differences, intervals and tests.
+
+What other rooms use stands in `__init__.pyi`, and is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wildmerge import WildmergeError
-from wildmerge.tensors.weights import DTYPE_NAMES, Weights
+from wildmerge.tensors import DTYPE_NAMES, Weights
 
 from .companions import CONFIG, TOKENIZERS
 

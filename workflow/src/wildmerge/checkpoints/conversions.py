@@ -19,9 +19,7 @@ from safetensors.torch import save_file
 
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, read_json
-from wildmerge.tensors.headers import INDEX, SINGLE, read_header
-from wildmerge.tensors.weights import DTYPE_NAMES, DTYPES, Weights
-from wildmerge.tensors.writer import Writer
+from wildmerge.tensors import DTYPE_NAMES, DTYPES, INDEX, SINGLE, Weights, Writer, read_header
 
 from .companions import ADAPTER, CONFIG, CONVERSIONS, GENERATION, TOKENIZER_FILES, TOKENIZERS
 from .compatibility import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from wildmerge import WildmergeError
-from wildmerge.tensors.headers import INDEX, parse_header
+from wildmerge.tensors import INDEX, parse_header
 
 from .companions import ADAPTER, CONFIG, TOKENIZERS
 from .compatibility import (

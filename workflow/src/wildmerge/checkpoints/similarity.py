@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from wildmerge import WildmergeError
-from wildmerge.tensors.chunks import deltas, in_parallel, slices
-from wildmerge.tensors.weights import Weights
+from wildmerge.tensors import Weights, deltas, in_parallel, slices
 
 SLICE = 1 << 20  # elements of a tensor that are handled at once
 

@@ -14,8 +14,7 @@ import torch
 
 from wildmerge import WildmergeError, __version__
 from wildmerge.files import read_json
-from wildmerge.tensors.digest import Digest
-from wildmerge.tensors.weights import Weights
+from wildmerge.tensors import Digest, Weights
 
 from .companions import CONVERSIONS
 from .compatibility import TOKEN_ROWS, Findings, find_differences, read_headers

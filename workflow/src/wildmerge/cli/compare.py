@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the comparison."""
-    from wildmerge.analysis.comparisons import report_two
+    from wildmerge.analysis import report_two
 
     print(report_two(Path(arguments.a), Path(arguments.b)))
     return 0

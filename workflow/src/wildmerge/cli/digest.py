@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line a folder."""
-    from wildmerge.tensors.digest import folder_digest
+    from wildmerge.tensors import folder_digest
 
     for folder in arguments.folders:
         if not folder.is_dir():

@@ -40,12 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
         )
     out: Path = arguments.out or Path("scores") / model.resolve().name
     suite = _questions(arguments.suite, spec, arguments.data)
-    from wildmerge.evaluation.prompts import offline
+    from wildmerge.evaluation import offline
 
     offline()  # all is here now, and a node without network must not wait for the hub
     import pyarrow.parquet as pq
 
-    from wildmerge.evaluation.evaluate import evaluate
+    from wildmerge.evaluation import evaluate
     from wildmerge.files import atomic_file, write_json
 
     scores, items = evaluate(
@@ -88,14 +88,14 @@ def _questions(name: str, spec: dict[str, Any], data: Path) -> Path:
     """
     from importlib.metadata import version
 
-    from wildmerge.evaluation.suites import fetch
+    from wildmerge.evaluation import fetch_suite
     from wildmerge.files import json_digest
 
     said = json_digest([spec, version("lm_eval")])[:12]
     folder = data / "suites" / f"{name}-{said}"
     if not folder.is_dir():
         print(f"Fetching the questions of suite {name}.", flush=True)
-        fetch(name, spec, folder)
+        fetch_suite(name, spec, folder)
     return folder
 
 
@@ -103,7 +103,7 @@ def _prompts(model: Path, suite: Path, data: Path) -> Path:
     """The folder with the suite's prompts for this model's tokenizer, made if it is not there."""
     import transformers
 
-    from wildmerge.evaluation.prompts import tokenize, tokenizer_digest
+    from wildmerge.evaluation import tokenize, tokenizer_digest
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     folder = data / "prompts" / tokenizer_digest(tokenizer)[:12] / suite.name

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def hand_on(words: Sequence[str]) -> int:
     """Run lm-eval on its own words."""
-    from wildmerge.evaluation.shared_prefix.backend import lm_eval_command_line
+    from wildmerge.evaluation import lm_eval_command_line
 
     lm_eval_command_line(words)
     return 0

@@ -34,19 +34,17 @@ def run(arguments: argparse.Namespace) -> int:
 def update(config: Path) -> int:
     """Lock what models.tsv in `config` names; 1 if a repository could not be locked, else 0."""
     from wildmerge.files import write_json
-    from wildmerge.sources.lock import NAME, read_lock
-    from wildmerge.sources.registry import source_of
-    from wildmerge.sources.resolve import resolve_lock
-    from wildmerge.study.sheets import read_models
+    from wildmerge.sources import LOCK, read_lock, resolve_lock, source_of
+    from wildmerge.study import read_models
     from wildmerge.validation import read_yaml
 
     schema = read_yaml(home() / "workflow/schemas/models.schema.yaml")
     rows = read_models(config / "models.tsv", schema)
-    lock, failed = resolve_lock(rows, read_lock(config / NAME))
-    write_json(config / NAME, lock)
+    lock, failed = resolve_lock(rows, read_lock(config / LOCK))
+    write_json(config / LOCK, lock)
     total = sum(size for entry in lock.values() for size, _ in entry["files"].values())
     wanted = len({row["repo"] for row in rows if source_of(row["repo"]).locked})
-    print(f"{config / NAME}: {len(lock)} of {wanted} repositories, {total / 1e9:.1f} GB.")
+    print(f"{config / LOCK}: {len(lock)} of {wanted} repositories, {total / 1e9:.1f} GB.")
     for message in failed:
         print(f"\nNot locked: {message}", file=sys.stderr)
     return 1 if failed else 0

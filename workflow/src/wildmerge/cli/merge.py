@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
             "study writes one beside every merge: results/merges/.../mergekit.yaml."
         )
     from wildmerge import use_huge_pages
-    from wildmerge.merging.recipe_yaml import merge_by_yaml
+    from wildmerge.merging import merge_by_yaml
 
     use_huge_pages()
     merge_by_yaml([arguments.config, arguments.out, *arguments.options])

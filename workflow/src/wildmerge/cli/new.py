@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _study(name: str) -> None:
     """Write the skeleton of a study, its keys and their meaning from the schema."""
     from wildmerge.files import atomic_file
-    from wildmerge.study.sheets import read_rows, read_yaml
+    from wildmerge.study import read_rows
+    from wildmerge.validation import read_yaml
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise WildmergeError(

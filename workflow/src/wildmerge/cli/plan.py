@@ -26,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from wildmerge.run import cost
-    from wildmerge.study import sheets
-    from wildmerge.study.plan import BASE
+    from wildmerge.study import BASE, sheets
     from wildmerge.validation import read_yaml
 
     config = config_folder()

@@ -13,7 +13,7 @@ from wildmerge import WildmergeError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from wildmerge.run.progress import Progress
+    from wildmerge.run import Progress
 
 EXAMPLE = """\
   wildmerge watch
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _latest() -> "Progress":
     """The run of the newest log in this folder."""
-    from wildmerge.run.progress import read
+    from wildmerge.run import read_log
 
     logs = LOGS.glob("*.snakemake.log")
     newest = max(logs, key=lambda path: path.stat().st_mtime, default=None)
@@ -53,7 +53,7 @@ def _latest() -> "Progress":
         raise WildmergeError(
             f"A log of Snakemake was expected in {LOGS.resolve()}, none was found. Run a study."
         )
-    return read(newest.read_text(encoding="utf-8", errors="replace"))
+    return read_log(newest.read_text(encoding="utf-8", errors="replace"))
 
 
 def _table(progress: "Progress") -> "Table":

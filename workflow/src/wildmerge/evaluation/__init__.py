@@ -1,1 +1,8 @@
-"""Evaluation: a model, scored on a suite of benchmarks by lm-eval."""
+"""A model on a suite of questions: prompts, scores, every question's outcome.
+
+What other rooms use stands in `__init__.pyi`, and is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

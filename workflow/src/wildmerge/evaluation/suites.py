@@ -198,7 +198,7 @@ def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> st
     return yaml.safe_dump(moved, sort_keys=False)
 
 
-def fetch(suite: str, spec: dict, folder: str | Path) -> None:
+def fetch_suite(suite: str, spec: dict, folder: str | Path) -> None:
     """Bring a suite's questions and write lm-eval's task files for them.
 
     Args:

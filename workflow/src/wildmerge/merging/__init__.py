@@ -1,1 +1,8 @@
-"""Merging: checkpoints of one base and a recipe to a model."""
+"""Base and experts into a model by a recipe, tensor by tensor.
+
+What other rooms use stands in `__init__.pyi`, and is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

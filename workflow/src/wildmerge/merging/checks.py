@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from wildmerge import WildmergeError
-from wildmerge.tensors.weights import DTYPE_NAMES, Weights
+from wildmerge.tensors import DTYPE_NAMES, Weights
 
 
 def check_shapes(inputs: Sequence[Weights], where: str) -> None:

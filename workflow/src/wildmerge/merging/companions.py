@@ -5,13 +5,7 @@ import shutil
 from pathlib import Path
 
 from wildmerge import WildmergeError
-from wildmerge.checkpoints.companions import (
-    CHAT_TEMPLATES,
-    CONFIG,
-    GENERATION,
-    TOKENIZER_FILES,
-    TOKENIZERS,
-)
+from wildmerge.checkpoints import CHAT_TEMPLATES, CONFIG, GENERATION, TOKENIZER_FILES, TOKENIZERS
 
 # What, beside weights and config.json, makes a folder a model that loads and tokenises.
 _COPIED = (GENERATION, *TOKENIZER_FILES, *CHAT_TEMPLATES)

@@ -8,9 +8,7 @@ import torch
 
 from wildmerge.files import atomic_folder, full_disk, require_space, write_json
 from wildmerge.methods import METHODS, is_projection, task_arithmetic, tsv_m
-from wildmerge.tensors import spectral
-from wildmerge.tensors.weights import Weights, lazy_tensor
-from wildmerge.tensors.writer import Writer
+from wildmerge.tensors import Weights, Writer, lazy_tensor, spectral
 
 from .shared import DIGESTS, NOTES, UPDATE, unscaled
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wildmerge.tensors.weights import Weights, lazy_tensor
+from wildmerge.tensors import Weights, lazy_tensor
 
 # The next tensors are read while the present ones are merged, as long as both together take no
 # more than this: the embeddings of a large model are read alone.

@@ -23,8 +23,7 @@ import torch
 from wildmerge import WildmergeError
 from wildmerge.files import read_json
 from wildmerge.methods import METHODS
-from wildmerge.tensors import spectral
-from wildmerge.tensors.weights import Weights
+from wildmerge.tensors import Weights, spectral
 
 DIGESTS = "digests.json"
 NOTES = "notes.json"  # tensor -> what was found in factorising it, told by every merge that uses it

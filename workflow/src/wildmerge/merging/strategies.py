@@ -15,7 +15,7 @@ import torch
 
 from wildmerge import WildmergeError
 from wildmerge.methods import MERGEKIT, METHODS, Method, arguments, is_projection, tsv_m
-from wildmerge.tensors.weights import Weights
+from wildmerge.tensors import Weights
 
 from .shared import ExpertFactors, Shared, SharedUpdate, SumFactors
 

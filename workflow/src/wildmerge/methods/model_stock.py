@@ -29,7 +29,7 @@ def update(base: torch.Tensor, experts: Sequence[torch.Tensor]) -> torch.Tensor:
     """
     import torch
 
-    from wildmerge.tensors.chunks import deltas, flat, in_parallel, slices
+    from wildmerge.tensors import deltas, flat, in_parallel, slices
 
     count = len(experts)
     total = torch.empty(base.numel(), device=base.device)

@@ -27,7 +27,7 @@ def update(
     """
     import torch
 
-    from wildmerge.tensors.chunks import delta, flat, in_parallel, slices
+    from wildmerge.tensors import delta, flat, in_parallel, slices
 
     scale = scale_of(combine, lambda_, len(experts))
     total = torch.empty(base.numel(), device=base.device)

@@ -40,7 +40,7 @@ def update(
     """
     import torch
 
-    from wildmerge.tensors.chunks import deltas, flat, in_parallel, slices
+    from wildmerge.tensors import deltas, flat, in_parallel, slices
 
     result = torch.empty(base.numel(), device=base.device)
     origin, *members = flat([base, *experts])
@@ -94,7 +94,7 @@ def _bound(base: torch.Tensor, expert: torch.Tensor, kept: int) -> _Bound:
     import numpy as np
     import torch
 
-    from wildmerge.tensors.chunks import deltas, slices
+    from wildmerge.tensors import deltas, slices
 
     size = base.numel()
     magnitudes = torch.empty(size, device=base.device)

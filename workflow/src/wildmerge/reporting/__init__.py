@@ -1,1 +1,8 @@
-"""What a study shows: its figures, its tables, its report, a merge's model card."""
+"""Figures, tables, the report and model cards.
+
+What other rooms use stands in `__init__.pyi`, and is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from wildmerge import WildmergeError
-from wildmerge.analysis.scores import read_table
-from wildmerge.study.catalogue import CSV, SIMILARITY
+from wildmerge.analysis import read_table
+from wildmerge.study import CSV, SIMILARITY
 
 from .looks import Looks, Recipes
 

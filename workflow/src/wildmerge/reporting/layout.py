@@ -200,7 +200,7 @@ def to_latex(laid: Laid, reference: str, small: Sequence[str] = ("published",)) 
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def write(made: Made, csv: str, tex: str, page: str) -> None:
+def write_table(made: Made, csv: str, tex: str, page: str) -> None:
     """Write a table's three forms to the paths `csv`, `tex` and `page`."""
     cells, *texts = made
     with atomic_file(csv) as part:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from wildmerge.sources.lock import is_hub
+from wildmerge.sources import source_of
 
 from .answers import REFERENCES
 from .looks import base_label
@@ -77,7 +77,7 @@ def _metadata(inputs: Sequence[Row]) -> list[str]:
     return [
         "---",
         "base_model:",
-        *(f"- {row['repo']}" for row in inputs if is_hub(dict(row))),
+        *(f"- {row['repo']}" for row in inputs if source_of(row["repo"]).locked),
         "tags:",
         "- merge",
         "- mergekit",

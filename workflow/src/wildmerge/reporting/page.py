@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from wildmerge.files import read_json
-from wildmerge.study.catalogue import declaration
+from wildmerge.study import declaration
 
 from .answers import answer_table, sentences
 from .dictionary import dictionary
@@ -48,7 +48,7 @@ def _asked(scores: pd.DataFrame) -> str:
     return listed(found)
 
 
-def build(
+def build_page(
     name: str,
     study: Mapping[str, Any],
     frames: Mapping[str, pd.DataFrame],

@@ -62,7 +62,7 @@ class Progress:
         return left / at_a_time
 
 
-def read(text: str) -> Progress:
+def read_log(text: str) -> Progress:
     """Read a log of Snakemake, as far as it goes."""
     run = Progress()
     started: dict[str, datetime] = {}

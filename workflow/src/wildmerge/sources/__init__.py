@@ -1,1 +1,8 @@
-"""Where checkpoints come from: one class a source, the lock, the preflight before a download."""
+"""Where checkpoints come from: one class a source, the lock, the preflight.
+
+What other rooms use stands in `__init__.pyi`, and is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable
 
 from wildmerge import WildmergeError
-from wildmerge.checkpoints.companions import SMALL_FILES
-from wildmerge.tensors.headers import INDEX, SINGLE
+from wildmerge.checkpoints import SMALL_FILES
+from wildmerge.tensors import INDEX, SINGLE
 
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.(safetensors|bin)")
 _PICKLED_INDEX = "pytorch_model.bin.index.json"

@@ -19,7 +19,7 @@ class Folder(Source):
 
     def fetch(self, wanted: Wanted) -> None:
         """Make a checkpoint of links into the folder, and of what has to be converted."""
-        from wildmerge.checkpoints.conversions import convert
+        from wildmerge.checkpoints import convert
 
         source = Path(self.named(wanted.repo)).absolute()
         if not source.is_dir():

@@ -31,7 +31,7 @@ class Hub(Source):
 
     def fetch(self, wanted: Wanted) -> None:
         """Download what the checkpoint needs and make an ordinary one of it."""
-        from wildmerge.checkpoints.conversions import convert
+        from wildmerge.checkpoints import convert
 
         from . import _hub_client as client
 

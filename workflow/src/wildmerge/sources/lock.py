@@ -11,17 +11,12 @@ from wildmerge.files import read_json
 
 from .registry import source_of
 
-NAME = "models.lock.json"
+LOCK = "models.lock.json"
 
 
 def read_lock(path: str | Path) -> dict[str, dict]:
     """Read the lock; one that was never made is empty."""
     return read_json(path) if Path(path).exists() else {}
-
-
-def is_hub(row: dict[str, str]) -> bool:
-    """Whether a row of models.tsv names a repository that the lock keeps, which all reach."""
-    return source_of(row["repo"]).locked
 
 
 def takes_pickles(row: dict[str, str]) -> bool:
@@ -33,7 +28,7 @@ def apply_lock(rows: list[dict[str, str]], lock: dict[str, dict]) -> list[dict[s
     """Fill empty revisions of hub rows from the lock; what the sheet says itself stands."""
     return [
         row | {"revision": lock.get(row["repo"], {}).get("revision", "")}
-        if is_hub(row) and not row["revision"]
+        if source_of(row["repo"]).locked and not row["revision"]
         else row
         for row in rows
     ]
@@ -47,5 +42,5 @@ def locked_files(row: dict[str, str], lock: dict[str, dict]) -> dict[str, list] 
 
 def license_of(row: dict[str, str], lock: dict[str, dict]) -> str:
     """The licence that a row's model card named when it was locked; "" where none is known."""
-    entry = lock.get(row["repo"], {}) if is_hub(row) else {}
+    entry = lock.get(row["repo"], {}) if source_of(row["repo"]).locked else {}
     return entry.get("license", "") if entry.get("revision") == row["revision"] else ""

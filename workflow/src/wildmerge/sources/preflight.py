@@ -14,7 +14,7 @@ from .lock import takes_pickles
 from .registry import source_of
 
 if TYPE_CHECKING:
-    from wildmerge.checkpoints.preview import Preview
+    from wildmerge.checkpoints import Preview
 
 CONNECTIONS = 8
 UNUSABLE, UNSEEN = "UNUSABLE", "not looked at"
@@ -65,7 +65,7 @@ def _look_or_error(row: dict[str, str]) -> _Seen | WildmergeError | None:
 
 def _look(row: dict[str, str]) -> _Seen | None:
     """What is seen of a row; None if its source shows nothing."""
-    from wildmerge.checkpoints.preview import preview_checkpoint
+    from wildmerge.checkpoints import preview_checkpoint
 
     repo = row["repo"]
     listing = source_of(repo).listing(row)
@@ -82,7 +82,7 @@ def _judge(
     seen: _Seen | WildmergeError | None,
     base: _Seen | WildmergeError | None,
 ) -> Judgement:
-    from wildmerge.checkpoints.preview import judge
+    from wildmerge.checkpoints import judge
 
     judgement = Judgement(row["base"], row["model"], row["repo"], UNUSABLE)
     if isinstance(seen, WildmergeError):

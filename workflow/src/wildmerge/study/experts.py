@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wildmerge import WildmergeError
-from wildmerge.sources.registry import source_of
-from wildmerge.sources.trained import Trained
+from wildmerge.sources import Trained, source_of
 from wildmerge.validation import read_yaml, validate
 
 

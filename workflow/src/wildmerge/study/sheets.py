@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wildmerge import WildmergeError, methods
-from wildmerge.sources.lock import NAME as LOCK
-from wildmerge.sources.lock import apply_lock, read_lock
-from wildmerge.sources.registry import check_source
+from wildmerge.sources import LOCK, apply_lock, check_source, read_lock
 from wildmerge.study import catalogue
 from wildmerge.study.plan import BASE, Evaluation, plan, study_recipes
 from wildmerge.validation import read_yaml, validate

@@ -1,1 +1,8 @@
-"""Tensors: checkpoint folders read and written, digests, chunks, spectral tools."""
+"""Weights on disk and the arithmetic on them: headers, chunks, digests, factorisations.
+
+What other rooms use stands in `__init__.pyi`, and is imported when it is first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

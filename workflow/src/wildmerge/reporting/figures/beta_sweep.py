@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wildmerge.analysis.scores import sweep
+from wildmerge.analysis import sweep
 
 from ..inputs import Inputs
 from ..looks import root_of

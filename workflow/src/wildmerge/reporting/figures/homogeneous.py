@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wildmerge.analysis.scores import MODEL
+from wildmerge.analysis import MODEL
 
 from ..inputs import Inputs
 from ..looks import Looks, base_label

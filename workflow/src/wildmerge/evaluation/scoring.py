@@ -108,7 +108,7 @@ def evaluate(
     """
     import torch
 
-    from wildmerge.tensors.digest import folder_digest
+    from wildmerge.tensors import folder_digest
 
     began = time.perf_counter()
     suite, prompts = Path(suite), Path(prompts)

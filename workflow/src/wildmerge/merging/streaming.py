@@ -15,11 +15,7 @@ import torch
 from wildmerge import WildmergeError, __version__
 from wildmerge.files import atomic_folder, full_disk, require_space
 from wildmerge.methods import check
-from wildmerge.tensors.chunks import in_parallel, slices
-from wildmerge.tensors.digest import Digest
-from wildmerge.tensors.spectral import SpectralWarning
-from wildmerge.tensors.weights import Weights
-from wildmerge.tensors.writer import Writer
+from wildmerge.tensors import Digest, SpectralWarning, Weights, Writer, in_parallel, slices
 
 from .checks import check_shapes, not_finite, require_equal
 from .companions import check_companions, write_companions
