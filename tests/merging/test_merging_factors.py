@@ -1,12 +1,8 @@
 """Factorisations kept as files: merges with them are those without."""
 
-import ast
-import re
-
 import pico
 import pytest
 import torch
-from project import ROOT
 from test_merging import RECIPES, tensors
 from wildmerge import WildmergeError
 from wildmerge.merging import precompute, shared, strategies, streaming as merging
@@ -199,16 +195,16 @@ def test_each_way_to_an_update(recipe, kind, family, of_experts, tmp_path):
             strategies.choose(other, wrong, given, cpu, "here")
 
 
-def test_the_workflow_shares_what_the_methods_call_scales():
-    """common.smk lists which parameters are but a factor, since it may not import torch."""
-    text = (ROOT / "workflow/rules/common.smk").read_text()
-    scales = ast.literal_eval(re.search(r"^SCALES = (.*)$", text, re.M)[1])
-    assert {name for name, method in METHODS.items() if method.unscaled} == set(scales)
-    for name, own in scales.items():
+def test_a_scale_is_no_more_than_a_factor():
+    """Merges share an update where they differ in what a method calls its scale, and only there."""
+    assert {name for name, method in METHODS.items() if method.scale} == {"task_arithmetic", "ties"}
+    for name, method in METHODS.items():
+        if method.unscaled is None:
+            continue
         parameters = {"combine": "mean", "density": 0.2, "lambda": 0.7}
         parameters = {k: v for k, v in parameters.items() if k in RECIPES[name]["parameters"]}
         changed = {"combine": "sum", "density": 0.3, "lambda": 0.9}
         for key in parameters:
-            before, _ = METHODS[name].unscaled(parameters, 3)
-            after, _ = METHODS[name].unscaled(parameters | {key: changed[key]}, 3)
-            assert (before == after) == (key in own)
+            before, _ = method.unscaled(parameters, 3)
+            after, _ = method.unscaled(parameters | {key: changed[key]}, 3)
+            assert (before == after) == (key in method.scale)

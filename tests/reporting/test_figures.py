@@ -1,7 +1,6 @@
 """Figures on simulated studies: what is drawn where, gaps shown as gaps, files alike."""
 
 import importlib
-import itertools
 
 import matplotlib.colors
 import matplotlib.pyplot as plt
@@ -12,7 +11,8 @@ from drawing import PAPERS, inputs
 from wildmerge import WildmergeError
 from wildmerge.analysis import scores
 from wildmerge.analysis.comparisons import compare_study
-from wildmerge.reporting.looks import FAMILIES, METHOD_LOOKS, Looks
+from wildmerge.methods import METHODS
+from wildmerge.reporting.looks import Looks
 from wildmerge.reporting.numbers import signed
 from wildmerge.reporting.plots import save
 from wildmerge.study import catalogue, plan
@@ -79,9 +79,9 @@ def test_accuracy_by_n_draws_means_and_standard_deviations(small):
     rows = small.merges.query("base == 'first' and recipe == 'ties'").groupby("n")["accuracy"]
     assert line(ax, "TIES").get_xdata().tolist() == [2, 3, 5]
     assert line(ax, "TIES").get_ydata() == pytest.approx(100 * rows.mean().to_numpy())
-    assert line(ax, "TIES").get_color() == METHOD_LOOKS["ties"].colour
+    assert line(ax, "TIES").get_color() == METHODS["ties"].look.colour
     band = [c for c in ax.collections if c.get_facecolor()[0][:3] ==
-            pytest.approx(matplotlib.colors.to_rgb(METHOD_LOOKS["ties"].colour))]  # fmt: skip
+            pytest.approx(matplotlib.colors.to_rgb(METHODS["ties"].look.colour))]  # fmt: skip
     top = band[0].get_paths()[0].vertices
     at_two = top[top[:, 0] == 2][:, 1]
     assert at_two.max() == pytest.approx(100 * (rows.mean()[2] + rows.std()[2]))
@@ -117,7 +117,7 @@ def test_task_gains_are_means_over_merges(small):
     gains = figure("task_gains").gains(rows, ["piqa", "boolq"], Looks(PAPERS))
     rows = small.merges.query("base == 'first' and recipe == 'iso_c'")
     assert gains.loc["iso_c", "mean"] == pytest.approx(rows["gain"].mean())
-    assert list(gains.index) == list(METHOD_LOOKS)
+    assert list(gains.index) == list(METHODS)
 
 
 def test_norms_by_n(small):
@@ -128,7 +128,7 @@ def test_norms_by_n(small):
 
 def test_forest_counts_verdicts_and_names_few_merges(small):
     drawn = figure("gain_by_merge").draw(inputs(comparisons=small.comparisons))
-    assert len(drawn.axes) == 2 * len(METHOD_LOOKS)
+    assert len(drawn.axes) == 2 * len(METHODS)
     ax = drawn.axes[0]
     assert ax.get_yticklabels()[0].get_text() == "n02-01"
     own = small.comparisons.query("base == 'first' and reference == 'base' and n > 1")
@@ -238,9 +238,8 @@ def test_files_are_the_same_every_time_and_embed_their_fonts(small, tmp_path):
 
 
 def test_methods_look_different_in_colour_and_in_grey():
-    looks = list(METHOD_LOOKS.values())
+    looks = [method.look for method in METHODS.values()]
     assert len({look.colour for look in looks}) == len({look.marker for look in looks}) == 7
-    assert sorted(itertools.chain(*FAMILIES.values())) == sorted(METHOD_LOOKS)
     assert signed(-0.001) == "0.00"
     assert signed(float("nan")) == "–"
 
@@ -258,7 +257,8 @@ def test_labels_are_those_of_the_recipes_and_say_what_a_sweep_changes():
     assert looks.label("ties-density0.3-lambda1") == "TIES (density 0.3, lambda 1)"
     assert looks.label("ties") == "TIES"  # no point of the sweep: known from those that vary it
     assert looks.label("task_arithmetic-combine_sum") == "TA (combine sum)"
-    assert looks.of("task_arithmetic-combine_sum")[2:] == (":", True)
+    point = looks.of("task_arithmetic-combine_sum")
+    assert (point.dash, point.hollow) == (":", True)
     with pytest.raises(WildmergeError, match="A recipe of the study was expected, found 'zeta'"):
         looks.label("zeta")
     ordered = looks.order([*names, "identity", "ties-density0.3", "ties-density0.3-lambda1"])
@@ -284,8 +284,8 @@ def test_no_two_recipes_of_a_study_look_alike():
     seen = [looks.of(recipe)[:3] for recipe in recipes]
     assert len(recipes) > 200
     assert len(set(seen)) == len(seen)
-    assert looks.of("ties") == METHOD_LOOKS["ties"]
-    assert looks.of("low") != METHOD_LOOKS["ties"]  # the method's look is taken
+    assert looks.of("ties") == METHODS["ties"].look
+    assert looks.of("low") != METHODS["ties"].look  # the method's look is taken
 
 
 @pytest.mark.parametrize("kind", catalogue.KINDS)

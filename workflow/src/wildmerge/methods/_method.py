@@ -101,6 +101,8 @@ class Method:
             number that makes it this one, to the bit. Given if and only if `scale` is.
         once: whether every element of an expert is read just once, so that a `LazyTensor` will do.
         fewest: the fewest experts it is defined for.
+        version: counts the changes of its code; raising it makes its merges again, where a study
+            names the method itself (recipes of recipes.yaml have versions of their own).
         mergekit: the parameters in the names of mergekit's own method of this name; None for a
             method that this package registers with mergekit.
     """
@@ -121,12 +123,26 @@ class Method:
     unscaled: Callable[[dict[str, Any], int], tuple[dict[str, Any], float]] | None = None
     once: bool = True
     fewest: int = 1
+    version: int = 1
     mergekit: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     @property
     def tensors(self) -> str:
         """On which tensors it acts."""
         return "projections; the mean of all others" if self.other else "all"
+
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The recipe of its default parameters; None where a parameter has no default."""
+        defaults = {name: parameter.default for name, parameter in self.parameters.items()}
+        if None in defaults.values():
+            return None
+        return {
+            "label": self.label,
+            "merge_method": self.name,
+            "parameters": defaults,
+            "version": self.version,
+        }
 
     def __call__(
         self,

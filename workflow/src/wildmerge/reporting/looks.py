@@ -3,40 +3,17 @@
 import colorsys
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from wildmerge import WildmergeError
+from wildmerge.methods import METHODS, Look
 
 # The name of a recipe -> {label, merge_method, parameters, version}; for a point of a sweep also
 # `of`, the recipe that it varies, and `changed`, the parameters that differ with their values.
 Recipes = Mapping[str, Mapping[str, Any]]
 
 
-class Look(NamedTuple):
-    """How a recipe is drawn: colour, marker, dash of its line, whether its markers are hollow."""
-
-    colour: str
-    marker: str
-    dash: str = "-"
-    hollow: bool = False
-
-
-# Okabe and Ito's colours, which colour-blind people can distinguish; a boosted method has the
-# lighter relative of its parent's colour and a broken line. Markers carry the difference in grey.
-# In the paper's order.
-METHOD_LOOKS = {
-    "task_arithmetic": Look("#0072B2", "o"),
-    "model_stock": Look("#009E73", "s"),
-    "ties": Look("#D55E00", "^"),
-    "task_arithmetic_sb": Look("#56B4E9", "D", "--"),
-    "ties_sb": Look("#E69F00", "v", "--"),
-    "tsv_m": Look("#CC79A7", "P"),
-    "iso_c": Look("#444444", "X"),
-}
-FAMILIES = {
-    "weight interpolation": ["task_arithmetic", "model_stock", "ties"],
-    "subspace": ["task_arithmetic_sb", "ties_sb", "tsv_m", "iso_c"],
-}
+_FAMILIES = ("weight interpolation", "subspace", "other")
 SINGLE = Look("#888888", ".")
 # Of no method's colour. A point of a sweep is dotted, hence no spare look is.
 _SPARE_COLOURS = ("#6A3D9A", "#A6761D", "#1B7837", "#B2182B", "#2166AC")
@@ -73,16 +50,17 @@ class Looks:
         self._roots = list(dict.fromkeys(root_of(recipes, name) for name in recipes))
         self._recipes = {name: recipes[name] for name in recipes}
         spare = _spare_looks()
-        taken: set[str] = set()
+        taken: set[tuple[str, str, str]] = set()
         self._looks: dict[str, Look] = {}
         for root in self._roots:
             points = [name for name in recipes if root_of(recipes, name) == root]
             # A sweep may leave out the recipe itself; its points have all of it but the parameters.
             self._recipes.setdefault(root, {**recipes[points[0]], "changed": {}})
             method = recipes[points[0]]["merge_method"]
-            own = method in METHOD_LOOKS and method not in taken
-            look = METHOD_LOOKS[method] if own else next(spare)
-            taken.add(method)
+            declared = METHODS[method].look if method in METHODS else None
+            free = (look for look in itertools.chain([declared], spare) if look)
+            look = next(look for look in free if (look.colour, look.marker, look.dash) not in taken)
+            taken.add((look.colour, look.marker, look.dash))
             changed = [name for name in points if recipes[name].get("changed")]
             self._looks |= dict.fromkeys([root, *points], look)
             for i, name in enumerate(changed):
@@ -118,7 +96,7 @@ class Looks:
 
     def rank(self, recipe: str) -> int:
         """The place of a recipe's method in the paper; behind all of them where it has none."""
-        method, known = self._entry(recipe)["merge_method"], list(METHOD_LOOKS)
+        method, known = self._entry(recipe)["merge_method"], list(METHODS)
         return known.index(method) if method in known else len(known)
 
     def order(self, recipes: Iterable[str]) -> list[str]:
@@ -137,12 +115,11 @@ class Looks:
 
     def families(self, recipes: Iterable[str]) -> dict[str, list[str]]:
         """Family of methods -> the recipes of it, in order; families without any are left out."""
-        found: dict[str, list[str]] = {name: [] for name in (*FAMILIES, "other")}
+        families: dict[str, list[str]] = {}
         for recipe in self.order(recipes):
-            method = self._entry(recipe)["merge_method"]
-            family = (name for name, methods in FAMILIES.items() if method in methods)
-            found[next(family, "other")].append(recipe)
-        return {name: members for name, members in found.items() if members}
+            method = METHODS.get(self._entry(recipe)["merge_method"])
+            families.setdefault(method.family if method else "other", []).append(recipe)
+        return dict(sorted(families.items(), key=lambda item: _FAMILIES.index(item[0])))
 
     def _entry(self, recipe: str) -> Mapping[str, Any]:
         if recipe not in self._recipes:

@@ -83,7 +83,10 @@ def load(config: Path, schemas: Path) -> Sheets:
     lock = read_lock(config / LOCK)
     rows = apply_lock(read_models(config / "models.tsv", schema("models")), lock)
     suites = checked("suites", schema("suites"))
-    recipes = checked("recipes", methods.schema())
+    # A method whose parameters all have defaults is a recipe by itself.
+    by_default = {name: method.recipe for name, method in methods.METHODS.items()}
+    recipes = {name: recipe for name, recipe in by_default.items() if recipe}
+    recipes |= checked("recipes", methods.schema())
     study_schema = schema("study")
     studies: dict[str, dict[str, Any]] = {}
     evaluations: dict[str, list[Evaluation]] = {}
