@@ -281,7 +281,8 @@ def test_no_two_recipes_of_a_study_look_alike():
     study = {"recipes": [*recipes], "sweeps": sweeps}
     recipes = plan.study_recipes(study, recipes, "test")
     looks = Looks(recipes)
-    seen = [looks.of(recipe)[:3] for recipe in recipes]
+    drawn = [looks.of(recipe) for recipe in recipes]
+    seen = [(look.colour, look.marker, look.dash) for look in drawn]
     assert len(recipes) > 200
     assert len(set(seen)) == len(seen)
     assert looks.of("ties") == METHODS["ties"].look
