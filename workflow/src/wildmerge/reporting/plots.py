@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from wildmerge.files import atomic_file
 
@@ -183,7 +183,7 @@ def heatmap(
     rows: Sequence[str],
     columns: Sequence[str],
     limit: float,
-) -> AxesImage:
+) -> Collection:
     """A heatmap around zero with a text in each cell; NaN cells stay empty, with a dash.
 
     Args:
@@ -194,20 +194,27 @@ def heatmap(
         columns: their names.
         limit: the absolute value that has the full colour.
     """
-    image = ax.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(rows)), rows)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
+    import seaborn
+
+    seaborn.heatmap(
+        values,
+        ax=ax,
+        vmin=-limit,
+        vmax=limit,
+        cmap="RdBu",
+        cbar=False,
+        annot=np.array(labels),
+        fmt="",
+        annot_kws={"fontsize": 6.5},
+        xticklabels=columns,
+        yticklabels=rows,
+    )
+    ax.set_xticks(ax.get_xticks(), columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.tick_params(length=0)
-    for i, line in enumerate(labels):
-        for j, text in enumerate(line):
-            known = bool(np.isfinite(values[i][j]))
-            strong = known and abs(values[i][j]) > 0.65 * limit
-            shown = text if known or not text else "–"
-            ax.text(j, i, shown, ha="center", va="center", fontsize=6.5,
-                    color="white" if strong else "black")  # fmt: skip
-    return image
+    for i, j in np.argwhere(np.isnan(values)):
+        if labels[i][j]:
+            ax.text(j + 0.5, i + 0.5, "–", ha="center", va="center", fontsize=6.5)
+    return ax.collections[0]
 
 
 # Gram matrices (tensors, k, k) -> values (k, k) with NaN on the diagonal, the cells' texts, the
@@ -236,7 +243,7 @@ def pairs_of_checkpoints(
         numbers = [str(i + 1) for i in range(len(names))]
         rows = [f"{name}  {i}" for i, name in zip(numbers, names, strict=True)]
         image = heatmap(ax, values, labels, rows, numbers, limit)
-        ax.set_xticks(range(len(numbers)), numbers, rotation=0, ha="center")
+        ax.set_xticks(ax.get_xticks(), numbers, rotation=0, ha="center")
         ax.set_title(base_label(base) + (f", {len(gram)} tensors" if count_tensors else ""))
         figure.colorbar(image, ax=ax, shrink=0.7, pad=0.02, label=label)
     return figure

@@ -77,7 +77,7 @@ def draw(inputs: Inputs) -> Figure:
         ax.set_title(title)
         if np.isnan(effect).all():
             ax.axis("off")
-            ax.text(0, 0.5, "too few draws to tell the checkpoints apart", color=GREY,
+            ax.text(0, 0.5, "too few draws to compare the checkpoints", color=GREY,
                     transform=ax.transAxes)  # fmt: skip
             continue
         labels = [

@@ -56,7 +56,7 @@ def draw(inputs: Inputs) -> Figure:
         labels = [[signed(value, 1) for value in line] for line in values]
         rows = [looks.label(recipe) for recipe in means.index]
         image = heatmap(ax, values, labels, rows, list(means.columns), limit)
-        ax.axvline(means.shape[1] - 1.5, color="white", lw=3)
+        ax.axvline(means.shape[1] - 1, color="white", lw=3)
         ax.set_title(title)
         figure.colorbar(image, ax=ax, label="gain, points", extend="both", pad=0.01)
     return figure
