@@ -140,7 +140,7 @@ def test_a_new_project_runs_by_itself(tmp_path):
     assert (folder / "slurm").resolve() == (folder / "profiles/slurm").resolve()
     jobs = dry_run("demo", folder)
     assert jobs == dry_run("demo", ROOT)
-    assert jobs["merge"] == 21
+    assert jobs["merge"] == 14
     wildmerge("new", "project", "mine", cwd=tmp_path, code=1)
 
 

@@ -152,7 +152,7 @@ def test_membership_says_when_draws_are_too_few(small):
     told = [
         t.get_text() for ax in figure("membership").draw(inputs(merges=few)).axes for t in ax.texts
     ]
-    assert set(told) == {"too few draws to tell the checkpoints apart"}
+    assert set(told) == {"too few draws to compare the checkpoints"}
 
 
 def test_membership_is_drawn_for_every_method(tmp_path):

@@ -17,7 +17,7 @@ def told(code: str) -> str:
 
 def test_a_job_takes_memory_in_huge_pages_and_an_import_does_not(tmp_path):
     ask = "print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"
-    assert told(f"import os, wildmerge.run.jobs, wildmerge.merging.merge; {ask}") == "None"
+    assert told(f"import os, wildmerge.run.jobs, wildmerge.merging.streaming; {ask}") == "None"
     job = f"with wildmerge.run.jobs.job({str(tmp_path / 'log')!r}, 'a job'): pass"
     assert told(f"import os, wildmerge.run.jobs\n{job}\n{ask}") == "1"
     # What the user has decided stays.
