@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, json_digest, read_json, write_json
 
-from .outcomes import correct
+from .outcomes import NO_CHOICE, correct
+from .requests import check
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -104,13 +105,15 @@ def _questions(
         choices = task.doc_to_choice(sample["doc"])
         lengths = [len(choice) for choice in choices]
         gold = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
-        if isinstance(gold, str) and gold in choices:
-            gold = choices.index(gold)
+        if isinstance(gold, str):
+            gold = choices.index(gold) if gold in choices else NO_CHOICE
+        elif isinstance(gold, int) and not 0 <= gold < len(choices):
+            gold = NO_CHOICE
         values = [float(response[0][0]) for response in sample["resps"]]
         if (
             not isinstance(gold, int)
             or len(values) != len(choices)
-            or correct(metric, values, lengths, gold) != sample[metric]
+            or correct(metric, values, lengths, gold) != sample.get(metric)
         ):
             raise WildmergeError(
                 f"Expected lm-eval's task {task.task_name!r} to score a question by the most "
@@ -119,6 +122,7 @@ def _questions(
                 f"or extra requests). Take the task out of the suite."
             )
         pairs = [tokens[tuple(pair)] for pair in sample["arguments"]]
+        check(pairs, f"question {sample['doc_id']} of lm-eval's task {task.task_name!r}")
         contexts = [context for context, _ in pairs]
         shared = all(context == contexts[0] for context in contexts)
         yield {
@@ -155,7 +159,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
 
     Raises:
         WildmergeError: a task scores its questions in a way that `outcomes.correct` does not
-            repeat.
+            repeat, or has a choice without tokens.
     """
     import logging
     import random
