@@ -7,9 +7,7 @@ would be handed is kept, one Parquet file a task, one row a question.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, json_digest, read_json, write_json
 
+from .datasets_cache import no_datasets_cache
 from .outcomes import NO_CHOICE, correct
 from .requests import check
 
@@ -52,21 +51,6 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         rules = fast.to_str()
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     return json_digest([type(tokenizer).__name__ if fast is None else "", rules, special])
-
-
-@contextmanager
-def _no_datasets_cache() -> Iterator[None]:
-    """Let `datasets` unpack into a folder that goes away, not into the user's home."""
-    import datasets
-
-    kept = datasets.config.HF_DATASETS_CACHE
-    with tempfile.TemporaryDirectory(prefix="wildmerge-") as folder:
-        datasets.config.HF_DATASETS_CACHE = Path(folder)
-        datasets.disable_progress_bars()
-        try:
-            yield
-        finally:
-            datasets.config.HF_DATASETS_CACHE = kept
 
 
 def _recorder(model: Path) -> Any:
@@ -190,7 +174,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         ]
     )
     lm = _recorder(Path(model))
-    with atomic_folder(folder) as part, _no_datasets_cache():
+    with atomic_folder(folder) as part, no_datasets_cache():
         leaves = [leaf for task in spec["tasks"].values() for leaf in task["members"]]
         manager = TaskManager(include_path=str(suite / "tasks"), include_defaults=False)
         # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
