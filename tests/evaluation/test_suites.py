@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import random
 import subprocess
 import zipfile
 from pathlib import Path
@@ -262,3 +263,27 @@ def test_the_hub_path_keeps_lm_evals_own_data(tmp_path, monkeypatch):
     data = tmp_path / "mine/data/piqa"
     assert pq.read_table(data / "train.parquet").num_rows == len(PIQA)
     assert pq.read_table(data / "validation.parquet").num_rows == 3
+
+
+def test_the_users_cache_of_data_sets_is_left_alone(tmp_path, monkeypatch):
+    # GPQA shuffles its choices as it is loaded; lm-eval would read that order from the cache.
+    import datasets
+
+    row = {"Question": "?", "Correct Answer": "yes"}
+    row |= {f"Incorrect Answer {k}": f"no {k}" for k in (1, 2, 3)}
+    pq.write_table(pa.Table.from_pylist([row] * 9), tmp_path / "gpqa.parquet")
+    load, order = datasets.load_dataset, []
+
+    def from_the_hub(path, name=None, **_):
+        order.append(random.random())
+        return load("parquet", data_files={"train": str(tmp_path / "gpqa.parquet")})
+
+    monkeypatch.setattr(datasets, "load_dataset", from_the_hub)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    spec = {"leaderboard_gpqa_diamond": {"metric": "acc_norm", "num_fewshot": 0}}
+    for name in ("one", "two"):
+        suites.fetch_suite(name, {"source": "hub", "tasks": spec}, tmp_path / name)
+    assert not (tmp_path / "cache").exists()
+    assert order[0] == order[1]
+    table = pq.read_table(tmp_path / "two/data/leaderboard_gpqa_diamond/train.parquet")
+    assert table.to_pylist() == [row] * 9

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 # One row a question: `task` of the suite, `member` is lm-eval's leaf task, `doc` the question's
-# number in it, `correct` 1 or 0, `target` the index of the right choice, `loglikelihoods` a choice.
+# number in it, `correct` 1 or 0, `target` the index of the right choice (NO_CHOICE where the
+# published answer is none of them), `loglikelihoods` a choice.
+NO_CHOICE = -1
 OUTCOMES = pa.schema(
     [
         ("task", pa.dictionary(pa.int16(), pa.string())),
@@ -33,12 +35,13 @@ def correct(
         metric: `acc` or `acc_norm`.
         loglikelihoods: of each choice.
         lengths: of each choice, in characters.
-        target: index of the right choice.
+        target: index of the right choice, NO_CHOICE for none.
 
     Returns:
-        1.0 or 0.0; the first of equal choices wins.
+        1.0 or 0.0; the first of equal choices wins, and an empty one never by `acc_norm`.
     """
     values = np.asarray(loglikelihoods, dtype=np.float64)
     if metric == "acc_norm":
-        values = values / np.asarray(lengths, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            values = values / np.asarray(lengths, dtype=np.float64)
     return float(np.argmax(values) == target)

@@ -7,9 +7,7 @@ would be handed is kept, one Parquet file a task, one row a question.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, json_digest, read_json, write_json
 
-from .outcomes import correct
+from .datasets_cache import no_datasets_cache
+from .outcomes import NO_CHOICE, correct
+from .requests import check
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -51,21 +51,6 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         rules = fast.to_str()
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
     return json_digest([type(tokenizer).__name__ if fast is None else "", rules, special])
-
-
-@contextmanager
-def _no_datasets_cache() -> Iterator[None]:
-    """Let `datasets` unpack into a folder that goes away, not into the user's home."""
-    import datasets
-
-    kept = datasets.config.HF_DATASETS_CACHE
-    with tempfile.TemporaryDirectory(prefix="wildmerge-") as folder:
-        datasets.config.HF_DATASETS_CACHE = Path(folder)
-        datasets.disable_progress_bars()
-        try:
-            yield
-        finally:
-            datasets.config.HF_DATASETS_CACHE = kept
 
 
 def _recorder(model: Path) -> Any:
@@ -104,13 +89,15 @@ def _questions(
         choices = task.doc_to_choice(sample["doc"])
         lengths = [len(choice) for choice in choices]
         gold = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
-        if isinstance(gold, str) and gold in choices:
-            gold = choices.index(gold)
+        if isinstance(gold, str):
+            gold = choices.index(gold) if gold in choices else NO_CHOICE
+        elif isinstance(gold, int) and not 0 <= gold < len(choices):
+            gold = NO_CHOICE
         values = [float(response[0][0]) for response in sample["resps"]]
         if (
             not isinstance(gold, int)
             or len(values) != len(choices)
-            or correct(metric, values, lengths, gold) != sample[metric]
+            or correct(metric, values, lengths, gold) != sample.get(metric)
         ):
             raise WildmergeError(
                 f"Expected lm-eval's task {task.task_name!r} to score a question by the most "
@@ -119,6 +106,7 @@ def _questions(
                 f"or extra requests). Take the task out of the suite."
             )
         pairs = [tokens[tuple(pair)] for pair in sample["arguments"]]
+        check(pairs, f"question {sample['doc_id']} of lm-eval's task {task.task_name!r}")
         contexts = [context for context, _ in pairs]
         shared = all(context == contexts[0] for context in contexts)
         yield {
@@ -155,7 +143,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
 
     Raises:
         WildmergeError: a task scores its questions in a way that `outcomes.correct` does not
-            repeat.
+            repeat, or has a choice without tokens.
     """
     import logging
     import random
@@ -186,7 +174,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         ]
     )
     lm = _recorder(Path(model))
-    with atomic_folder(folder) as part, _no_datasets_cache():
+    with atomic_folder(folder) as part, no_datasets_cache():
         leaves = [leaf for task in spec["tasks"].values() for leaf in task["members"]]
         manager = TaskManager(include_path=str(suite / "tasks"), include_defaults=False)
         # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.

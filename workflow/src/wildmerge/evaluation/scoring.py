@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ from wildmerge.files import atomic_file, json_digest, read_json, write_json
 
 from .outcomes import OUTCOMES, correct
 from .prompts import tokenize, tokenizer_digest
+from .requests import check
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -103,8 +105,8 @@ def evaluate(
         questions, one row each, as in OUTCOMES.
 
     Raises:
-        WildmergeError: prompts of another suite, a folder that is no checkpoint, log-likelihoods
-            that are not numbers.
+        WildmergeError: prompts of another suite, a folder that is no checkpoint, weights that are
+            not numbers, requests that no backend can answer.
     """
     import torch
 
@@ -145,6 +147,7 @@ def evaluate(
         tasks[task] |= cost
     scores = {
         **settings,
+        "softmax_dtype": softmax_dtype or _logits_dtype(lm),
         "seconds": round(load_seconds + sum(cost["seconds"] for cost in costs.values()), 3),
         "load_seconds": round(load_seconds, 3),
         # Tokens a forward pass, where the backend counts in tokens.
@@ -155,6 +158,13 @@ def evaluate(
     return scores, outcomes
 
 
+def _logits_dtype(lm: HFLM) -> str:
+    """The format in which the model gives logits, and lm-eval normalises and sums them."""
+    import torch
+
+    return str(lm._model_call(torch.zeros(1, 1, dtype=torch.int64, device=lm.device)).dtype)[6:]
+
+
 def summarise(outcomes: pa.Table, tasks: Mapping[str, dict]) -> dict[str, dict]:
     """Reduce questions to tasks.
 
@@ -163,10 +173,14 @@ def summarise(outcomes: pa.Table, tasks: Mapping[str, dict]) -> dict[str, dict]:
         tasks: the `tasks` of a suite.json.
 
     Returns:
-        Task -> metric, value (fraction, mean over all questions), stderr, questions, num_fewshot,
-        version, and for each leaf task of lm-eval its own value and number of questions.
+        Task -> metric, value (fraction, mean over all questions), stderr, questions, diverged
+        (whether some log-likelihoods are not finite), num_fewshot, version, and for each leaf task
+        of lm-eval its own value and number of questions.
     """
     frame = outcomes.select(["task", "member", "correct"]).to_pandas()
+    finite = np.isfinite(pc.list_flatten(outcomes["loglikelihoods"]).to_numpy())
+    question = pc.list_parent_indices(outcomes["loglikelihoods"]).to_numpy()
+    diverged = set(frame["task"].iloc[np.unique(question[~finite])])
     summary = {}
     for task, entry in tasks.items():
         rows = frame[frame["task"] == task]
@@ -180,6 +194,7 @@ def summarise(outcomes: pa.Table, tasks: Mapping[str, dict]) -> dict[str, dict]:
             "value": float(np.mean(np.concatenate(list(groups.values())))),
             "stderr": _stderr(list(groups.values())),
             "questions": len(rows),
+            "diverged": task in diverged,
             "num_fewshot": entry["num_fewshot"],
             "version": ",".join(sorted(versions)),
             "members": {
@@ -248,9 +263,11 @@ def _score_tasks(
         # read_table would import pyarrow's datasets.
         rows = pq.ParquetFile(prompts / f"{task}.parquet").read()
         tables.append(_score_task(lm, task, entry["metric"], rows))
-        costs[task] = {"seconds": round(time.perf_counter() - start, 3)} | {
-            key: value - before[key] for key, value in _tokens(lm).items()
-        }
+        costs[task] = {
+            "seconds": round(time.perf_counter() - start, 3),
+            # Why the task ran as `hf`, where the backend is another.
+            "obstacle": getattr(lm, "obstacle", None),
+        } | {key: value - before[key] for key, value in _tokens(lm).items()}
         if file:
             noted = tables[-1].replace_schema_metadata({"cost": json.dumps(costs[task])})
             with atomic_file(file) as part:
@@ -266,19 +283,27 @@ def _score_tasks(
 
 
 def _score_task(lm: HFLM, task: str, metric: str, prompts: pa.Table) -> pa.Table:
-    """Ask one task; one row a question, as in OUTCOMES."""
+    """Ask one task; one row a question, as in OUTCOMES.
+
+    Finite weights whose logits overflow are a result: the model has diverged, and no question of
+    the task is right.
+    """
     from .shared_prefix.backend import SharedPrefixLM
+    from .shared_prefix.precision import not_finite
 
     requests = _requests(prompts, lists=not isinstance(lm, SharedPrefixLM))
+    asked = ((context, answer) for _, context, answer in requests)
+    check(asked, f"task {task!r}", lm.max_length)
     values = [value for value, _ in lm._loglikelihood_tokens(requests)]
-    bad = [i for i, value in enumerate(values) if not np.isfinite(value)]
-    if bad:
-        raise WildmergeError(
-            f"Expected finite log-likelihoods, but {len(bad)} of the {len(values)} of task "
-            f"{task!r} are not a number or infinite. The model's weights, or the sums in "
-            f"{lm.model.dtype}, overflow: look at the merge's summary.json, or take a wider dtype "
-            f"for the suite."
-        )
+    diverged = not np.isfinite(values).all()
+    if diverged:
+        if tensor := not_finite(lm.model):
+            raise WildmergeError(
+                f"Expected weights that are numbers, but {tensor} of the model holds some that "
+                f"are not, and so has task {task!r} no finite log-likelihoods. Look at the log "
+                f"and summary.json of the merge that wrote them; delete its folder and run again."
+            )
+        print(f"{task}: diverged, log-likelihoods are not finite in {lm.model.dtype}.", flush=True)
     rows, at = [], 0
     for row in prompts.select(["member", "doc", "target", "lengths"]).to_pylist():
         loglikelihoods = values[at : at + len(row["lengths"])]
@@ -288,7 +313,9 @@ def _score_task(lm: HFLM, task: str, metric: str, prompts: pa.Table) -> pa.Table
                 "task": task,
                 "member": row["member"],
                 "doc": row["doc"],
-                "correct": correct(metric, loglikelihoods, row["lengths"], row["target"]),
+                "correct": 0.0
+                if diverged
+                else correct(metric, loglikelihoods, row["lengths"], row["target"]),
                 "target": row["target"],
                 "loglikelihoods": loglikelihoods,
             }

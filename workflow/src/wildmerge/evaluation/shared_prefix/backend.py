@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,7 +18,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PretrainedConfig
 
-from .attention import NAME, Cache, PackedAttention, Pass, Tiles
+from wildmerge import WildmergeError
+
+from ..requests import check
+from .attention import NAME, Cache, Mask, PackedAttention, Pass, Tiles
+from .precision import not_finite, single_precision
 from .tree import TILE, Integers, Tokens, Tree
 
 log = logging.getLogger("lm_eval.shared_prefix")
@@ -28,6 +33,13 @@ WIDE_TILE, LONG_PATH = 128, 256
 ROWS, CPU_ROWS = 256, 8
 # Tokens in a forward pass on a CPU, where more is not faster.
 CPU_TOKENS = 1024
+# Of the trial's logits, in single precision.
+TOLERANCE = 1e-3
+
+# A setting that may say how many tokens a query looks back on, or at; these two count layers.
+REACH = re.compile(
+    r"window(?!_layers|_pattern)|chunk_(size|len)|index\w*_topk|keep_|local_att|block_size|budget"
+)
 
 # What lm-eval asks: the strings, or None, context tokens, answer tokens.
 Request = tuple[tuple[str, str] | None, Tokens, Tokens]
@@ -92,17 +104,29 @@ class SharedPrefixLM(HFLM):
         *args: as for `hf`.
         **kwargs: as for `hf`, whose batch_size holds for generation only.
 
+    Raises:
+        WildmergeError: `batch_tokens` is no number of tokens.
+
     Attributes:
         tokens_asked: tokens of all requests' inputs so far.
         tokens_distinct: of their distinct prefixes.
         tokens_run: run through the model.
+        obstacle: why the last call ran as `hf` does; None where it ran by shared prefixes.
     """
 
     def __init__(self, *args: Any, batch_tokens: int | str = "auto", **kwargs: Any):
+        if batch_tokens != "auto" and not (isinstance(batch_tokens, int) and batch_tokens > 0):
+            raise WildmergeError(
+                f"Expected batch_tokens to be the tokens of a forward pass, 1 or more, or auto, "
+                f"but it is {batch_tokens!r}. Correct the backend's model_args."
+            )
         super().__init__(*args, **kwargs)
         self.batch_tokens = batch_tokens
         self.tokens_asked = self.tokens_distinct = self.tokens_run = 0
-        self._obstacles: dict[str, str | None] = {}
+        self.obstacle: str | None = None
+        self._tried, self._flaw = False, cast(str | None, None)
+        self._masks: set[Mask] = set()
+        self._logits_dtype: torch.dtype = self.model.dtype
 
     def _budget(self) -> int:
         """Tokens in one forward pass, a multiple of TILE; settled at the first call."""
@@ -121,11 +145,14 @@ class SharedPrefixLM(HFLM):
     def _obstacle(self, longest: int) -> str | None:
         """Why the model can't be run by shared prefixes; None if it can.
 
-        The model's code says little about what its layers remember, so a small tree is run both
-        ways, too.
+        What its layers remember is known from what they hand to their attention, and from its
+        settings; a small tree is run both ways, too.
 
         Args:
             longest: tokens of the longest input.
+
+        Raises:
+            WildmergeError: its weights are not numbers.
         """
         config = self.model.config.get_text_config()
         rope = getattr(config, "rope_parameters", None) or {}
@@ -141,18 +168,34 @@ class SharedPrefixLM(HFLM):
         )
         if longest > trained:
             return f"its positions depend on the length of the input beyond {trained} tokens"
-        if "tree" not in self._obstacles:
-            self._obstacles["tree"] = self._trial(config)
-        return self._obstacles["tree"]
+        if not self._tried:
+            self._tried, self._flaw = True, self._trial(config)
+        if self._flaw:
+            return self._flaw
+        slides = "sliding_attention" in (
+            getattr(config, "layer_types", None) or ["sliding_attention"]
+        )
+        for name, reach in vars(config).items():
+            if (
+                (slides or name != "sliding_window")
+                and REACH.search(name)
+                and isinstance(reach, int)
+                and not isinstance(reach, bool)
+                and 1 <= reach < longest
+                and not any(mask.ends_at(reach) for mask in self._masks)
+            ):
+                return f"its {name} is {reach} tokens, but no mask of its attention ends there"
+        return None
 
     def _trial(self, config: PretrainedConfig) -> str | None:
+        """Why a small tree can't be run packed, or gives other logits; None if all is well."""
         if self.backend != "causal":
             return "it is no causal language model"
         layer_types = set(getattr(config, "layer_types", None) or ())
-        if unknown := layer_types - {"full_attention", "sliding_attention"}:
+        if unknown := layer_types - {"full_attention", "sliding_attention", "chunked_attention"}:
             return f"it has layers of type {', '.join(sorted(unknown))}"
         takes = inspect.signature(self.model.forward).parameters
-        if missing := {"position_ids", "logits_to_keep"} - set(takes):
+        if missing := {"attention_mask", "position_ids", "logits_to_keep"} - set(takes):
             return f"it takes no {' and no '.join(sorted(missing))}"
         draw = np.random.default_rng(0).integers(0, config.vocab_size, 120)
         fork = np.concatenate([draw[:76], draw[96:]])
@@ -166,28 +209,38 @@ class SharedPrefixLM(HFLM):
             rows = zip(part.nodes.tolist(), part.logits, strict=False)
             logits.update({node: row.float().cpu() for node, row in rows})
             layers.update(part.running.kept)
+            self._masks |= part.running.masks
 
-        try:
-            self._walk(tree, TILE, use)
-        except torch.OutOfMemoryError:  # says nothing about the model
-            raise
-        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError) as failure:
-            return f"it failed on packed input ({type(failure).__name__}: {failure})"
+        plain: list[torch.Tensor] = []
+        with single_precision(self.model), torch.inference_mode():
+            for context, answer in requests:
+                row = torch.tensor(np.concatenate([context, answer])[:-1], device=self.device)
+                plain.append(self.model(row[None]).logits[0, -len(answer) :].float().cpu())
+            try:
+                self._walk(tree, TILE, use, mixed=None)
+            except torch.OutOfMemoryError:  # says nothing about the model
+                raise
+            except (TypeError, AttributeError, RuntimeError, ValueError, IndexError) as failure:
+                return f"it failed on packed input ({type(failure).__name__}: {failure})"
         if len(layers) != config.num_hidden_layers:
             return f"only {len(layers)} of its {config.num_hidden_layers} layers are attention"
-        # Rounding alone gives some units of the dtype, and here and there a token is chaotic (in
-        # bfloat16, errors of 0.04 and one of 8 were seen in one input); a wrong pattern changes
-        # every token, by about 1.4. Hence the median.
-        tolerance = max(1e-3, 64 * torch.finfo(self.model.dtype).eps)
-        for request, (context, answer) in enumerate(requests):
-            row = torch.tensor(np.concatenate([context, answer])[:-1], device=self.device)
-            plain = self._model_call(row[None])[0, -len(answer) :].float().cpu()
+        for request, expected in enumerate(plain):
+            if not expected.isfinite().all():
+                if tensor := not_finite(self.model):
+                    raise WildmergeError(
+                        f"Expected the weights of {self.pretrained} to be numbers, but "
+                        f"{tensor} holds some that are not. Look at the log of the merge that "
+                        f"wrote them; delete its folder and run again."
+                    )
+                return "its logits are no numbers on a trial, so that nothing can be compared"
             scored = tree.node[slice(*tree.offsets[request : request + 2])]
             packed = torch.stack([logits[node] for node in scored.tolist()])
             # A constant in all logits of a token changes no probability.
-            packed, plain = (x - x.mean(-1, keepdim=True) for x in (packed, plain))
-            error = ((packed - plain).norm(dim=-1) / plain.norm(dim=-1)).median()
-            if not error <= tolerance:
+            packed, expected = (x - x.mean(-1, keepdim=True) for x in (packed, expected))
+            error = ((packed - expected).norm(dim=-1) / expected.norm(dim=-1)).median()
+            # In single precision rounding gives some 1e-6. Here and there a token is chaotic (two
+            # experts as likely as each other); a wrong pattern changes every one. Hence the median.
+            if not error <= TOLERANCE:
                 return f"packed input changes its logits by {float(error):.1e} of their size"
         return None
 
@@ -240,7 +293,13 @@ class SharedPrefixLM(HFLM):
         tiles = [self._tiles(tree, first, last, tile, group) for group in groups]
         return Pass(tile, tiles, self._put(carry), carried)
 
-    def _walk(self, tree: Tree, budget: int, use: Callable[[_Part], None]) -> None:
+    def _walk(
+        self,
+        tree: Tree,
+        budget: int,
+        use: Callable[[_Part], None],
+        mixed: torch.dtype | None,
+    ) -> None:
         """Run a tree, pass after pass of `budget` nodes.
 
         Args:
@@ -248,13 +307,13 @@ class SharedPrefixLM(HFLM):
             budget: a multiple of TILE.
             use: called after every pass with what it gave; where it runs out of a GPU's memory,
                 the pass is repeated in halves.
+            mixed: number format of autocast, None for none.
         """
         order = np.argsort(tree.node, kind="stable")
         nodes = tree.node[order]
         total, first = len(tree.tokens), 0
         carried: Cache = {}
         walk, waiting = tree.paths(), list[Integers]()
-        mixed = self.mixed_precision_dtype
         attention = PackedAttention(self.model)
         with (
             torch.inference_mode(),
@@ -276,6 +335,8 @@ class SharedPrefixLM(HFLM):
                     logits = self.model(
                         input_ids=self._put(tree.tokens[first:last])[None],
                         position_ids=self._put(tree.depth[first:last])[None],
+                        # Else positions that go back are taken for several sequences.
+                        attention_mask=self._put(np.ones((1, last - first), dtype=bool)),
                         # An empty choice is not understood by all models.
                         logits_to_keep=self._put(scored if len(scored) else np.zeros(1, int)),
                         use_cache=False,
@@ -308,13 +369,14 @@ class SharedPrefixLM(HFLM):
         greedy = np.empty(len(tree.node), dtype=bool)
 
         def use(part: _Part) -> None:
+            self._logits_dtype = part.logits.dtype
             if len(part.nodes):
                 target = tree.target[part.pairs]
                 values[part.pairs], greedy[part.pairs] = self._score(part.logits, part.row, target)
             self.tokens_run += part.ran
             progress.update(part.ran)
 
-        self._walk(tree, budget, use)
+        self._walk(tree, budget, use, self.mixed_precision_dtype)
         return _Answers(values, greedy)
 
     def _put(self, array: NDArray[Any]) -> torch.Tensor:
@@ -350,9 +412,11 @@ class SharedPrefixLM(HFLM):
     ) -> list[tuple[float, bool]]:
         if not requests:
             return []
+        check(((context, answer) for _, context, answer in requests), "a call", self.max_length)
         tree = Tree.build([(context, answer) for _, context, answer in requests], self.max_length)
-        if obstacle := self._obstacle(int(tree.lengths.max())):
-            log.warning("Running %s as `hf` does: %s.", self.pretrained, obstacle)
+        self.obstacle = self._obstacle(int(tree.lengths.max()))
+        if self.obstacle:
+            log.warning("Running %s as `hf` does: %s.", self.pretrained, self.obstacle)
             plain = [(pair, [int(t) for t in c], [int(t) for t in a]) for pair, c, a in requests]
             return super()._loglikelihood_tokens(plain, disable_tqdm, override_bs)
         asked = sum(min(len(c) + len(a) - 1, self.max_length) for _, c, a in requests)
@@ -368,7 +432,8 @@ class SharedPrefixLM(HFLM):
             disable=disable_tqdm or self.rank != 0,
         ) as progress:
             values, greedy = self._run(tree, self._budget(), progress)
-        dtype = self.softmax_dtype or self.model.dtype
+        # As `hf` sums, in the format that the logits, or their softmax, come in.
+        dtype = self.softmax_dtype or self._logits_dtype
         sums = torch.from_numpy(np.add.reduceat(values, tree.offsets[:-1])).to(dtype).tolist()
         flags = np.logical_and.reduceat(greedy, tree.offsets[:-1]).tolist()
         for (pair, _, _), answer in zip(requests, zip(sums, flags, strict=True), strict=True):
