@@ -34,7 +34,7 @@ def config(tmp_path):
     """A config/ of one base, three checkpoints and one study."""
     folder = tmp_path / "config"
     (folder / "studies").mkdir(parents=True)
-    for name in ("recipes.yaml", "suites.yaml"):
+    for name in ("config.yaml", "experts.yaml", "recipes.yaml", "suites.yaml"):
         shutil.copy(ROOT / "config" / name, folder)
     (folder / "models.tsv").write_text(models_sheet(ROWS))
     (folder / "studies/mine.yaml").write_text(yaml.safe_dump(STUDY))
@@ -105,7 +105,7 @@ def test_a_study_whose_name_is_no_target(config):
 
 
 def test_two_studies_that_mean_different_things_by_one_name(config):
-    other = STUDY | {"models": ["one", "three"], "draws": 1}
+    other = STUDY | {"models": ["one", "three"], "draws": 1, "prefix": ""}
     del other["pool"]
     (config / "studies/other.yaml").write_text(yaml.safe_dump(other | {"recipes": ["tsv_m"]}))
     first = load_or_refusal(config)
@@ -126,5 +126,5 @@ def load_or_refusal(config) -> str:
 
 def test_yaml_that_is_none(config):
     (config / "recipes.yaml").write_text("ties: {label: [\n")
-    with pytest.raises(WildmergeError, match=r"recipes.yaml: valid YAML was expected"):
+    with pytest.raises(WildmergeError, match=r"recipes.yaml, line 2, .*valid YAML was expected"):
         load(config, SCHEMAS)

@@ -102,6 +102,16 @@ class Source(ABC):
                     f"Expected: {meaning or self.revision_form} Correct it and run again."
                 )
 
+    def lacks(self, row: dict[str, str]) -> str:
+        """What is known to be missing before a job asks for a row; "" if nothing is.
+
+        Args:
+            row: of models.tsv, its revision filled from the lock.
+        """
+        if self.locked and not row["revision"]:
+            return "no revision yet: type `make lock`, look at config/models.lock.json, commit it"
+        return ""
+
     def named(self, repo: str) -> str:
         """The cell `repo` without the prefix."""
         return repo.removeprefix(self.prefix)

@@ -37,6 +37,12 @@ class Folder(Source):
         files = {name: source / name for name in names}
         convert(files, wanted.folder, wanted.base, wanted.repo, os.symlink)
 
+    def lacks(self, row: dict[str, str]) -> str:
+        """The folder, where it is not there."""
+        folder = Path(self.named(row["repo"])).absolute()
+        there = folder.is_dir()
+        return "" if there else f"no folder {folder}: correct the path or put the checkpoint there"
+
     def listing(self, row: dict[str, str]) -> Listing:
         """The files at the top of the folder."""
         folder = Path(self.named(row["repo"]))
