@@ -534,10 +534,12 @@ rule keep:
         model=MERGED,
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
         summary="results/merges/{base}/{subset}/{recipe}/summary.json",
-        comparisons="results/studies/{study}/comparisons.csv",
-        scores=lambda w: NEEDS.outcomes(w.study, "scores", (w.base, w.subset, w.recipe)),
+        # As they are when it is kept: a recipe more in the study makes no merge again.
+        comparisons=ancient("results/studies/{study}/comparisons.csv"),
+        scores=ancient(lambda w: NEEDS.outcomes(w.study, "scores", (w.base, w.subset, w.recipe))),
     output:
-        directory("results/studies/{study}/kept/{base}/{subset}/{recipe}"),
+        # The card, last of a folder of weights: Snakemake would put a mark of its own into a folder.
+        "results/studies/{study}/kept/{base}/{subset}/{recipe}/README.md",
     log:
         "logs/keep/{study}/{base}/{subset}/{recipe}.log",
     conda:

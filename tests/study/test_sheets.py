@@ -112,6 +112,25 @@ def test_two_studies_that_mean_different_things_by_one_name(config):
     assert "expected to mean the same checkpoints in all studies" in first
 
 
+def test_two_studies_that_name_their_models_do_not_collide(config):
+    (config / "studies/mine.yaml").unlink()
+    for name, models in (("a", ["one", "two"]), ("b", ["one", "three"]), ("c", ["three", "one"])):
+        study = {key: value for key, value in STUDY.items() if key != "pool"} | {"models": models}
+        (config / f"studies/{name}.yaml").write_text(yaml.safe_dump(study))
+    sheets = load(config, SCHEMAS)
+    drawn = {
+        name: {e.subset for e in rows if e.is_merge} for name, rows in sheets.evaluations.items()
+    }
+    # The same list is the same merges, in whatever order it is written.
+    assert drawn["a"].isdisjoint(drawn["b"]) and drawn["b"] == drawn["c"]
+
+
+def test_the_demo_keeps_the_names_of_its_draws():
+    sheets = load(ROOT / "config", SCHEMAS)
+    drawn = {e.subset for e in sheets.evaluations["demo"] if e.is_merge}
+    assert drawn == {"n02-01", "n02-02", "n04-01"}
+
+
 def load_or_refusal(config) -> str:
     """The refusal of two studies that clash; they must, whichever pair is drawn first."""
     drawn = yaml.safe_load((config / "studies/other.yaml").read_text())

@@ -74,6 +74,7 @@ class Source(ABC):
             from `listing`.
         shared: whether the same cells mean the same bytes on every machine, so that what it brings
             may be kept in the store that everybody shares.
+        private: whether the cell `repo` is a path of somebody's machine, which is not passed on.
     """
 
     prefix: ClassVar[str]
@@ -83,6 +84,7 @@ class Source(ABC):
     revision_form: ClassVar[str] = "Nothing: it has no revision."
     locked: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    private: ClassVar[bool] = False
 
     def check(self, row: dict[str, str], where: str) -> None:
         """Hold a row of models.tsv against this source's own form of `repo` and `revision`.

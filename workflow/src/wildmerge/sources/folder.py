@@ -16,6 +16,7 @@ class Folder(Source):
     form = "`dir:path` for a folder of this machine (relative to the working directory)"
     repo = "dir:[^@+]+"
     revision_form = "A folder has no revision."
+    private = True
 
     def fetch(self, wanted: Wanted) -> None:
         """Make a checkpoint of links into the folder, and of what has to be converted."""

@@ -238,13 +238,13 @@ class Needs:
             *(paths.study(study, name) for name in names),
             *self.study_outputs(study, "figures", "pdf"),
             *self.study_outputs(study, "tables", "csv"),
-            *(self.kept(study) if self.sheets.studies[study].get("keep") else []),
+            *(self.kept(study) if self.study(study).get("keep") else []),
         ]
 
     def kept(self, study: str) -> Iterable[str]:
-        """The folders of a study's merges that are kept with their weights."""
+        """The model cards of a study's merges, each in the folder that keeps the weights."""
         return dict.fromkeys(
-            paths.study(study, "kept", e.base, e.subset, e.recipe) for e in self._merges(study)
+            paths.kept(study, e.base, e.subset, e.recipe) for e in self._merges(study)
         )
 
     def chosen(self, studies: list[str], where: str) -> list[str]:
