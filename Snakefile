@@ -29,7 +29,7 @@ localrules:
 
 
 onstart:
-    refuse_unlocked()
+    refuse_missing()
 
 
 rule all:
@@ -49,6 +49,16 @@ for study in STUDIES:
         input:
             NEEDS.study_files(study),
         localrule: True
+
+
+# Any other word on the command line: what studies there are.
+rule no_such_study:
+    input:
+        lambda w: NEEDS.study(w.word),
+    output:
+        "{word}",
+    wildcard_constraints:
+        word=r"[^/.]+",
 
 
 # --- Download: checkpoints at a pinned revision, questions of a suite --------------------------
@@ -215,6 +225,7 @@ rule families:
         admitted=lambda w: {
             f"{r['base']}/{r['model']}": r["admit"] for r in NEEDS.study_models(w.study)
         },
+        refuse_copies=lambda w: NEEDS.study(w.study).get("duplicates") == "refuse",
     script:
         "workflow/scripts/families.py"
 
@@ -456,7 +467,7 @@ rule figure:
         "envs/wildmerge.yaml"
     params:
         caption=lambda w: catalogue.declaration("figures", w.figure).caption,
-        study=lambda w: STUDIES[w.study],
+        study=lambda w: NEEDS.study(w.study),
         checkpoints=lambda w: NEEDS.study_checkpoints(w.study),
         recipes=lambda w: SHEETS.study_recipes[w.study],
     script:
@@ -481,7 +492,7 @@ rule table:
         "envs/wildmerge.yaml"
     params:
         caption=lambda w: catalogue.declaration("tables", w.table).caption,
-        study=lambda w: STUDIES[w.study],
+        study=lambda w: NEEDS.study(w.study),
         checkpoints=lambda w: NEEDS.study_checkpoints(w.study),
         recipes=lambda w: SHEETS.study_recipes[w.study],
     script:
@@ -508,7 +519,7 @@ rule report:
     conda:
         "envs/wildmerge.yaml"
     params:
-        study=lambda w: STUDIES[w.study],
+        study=lambda w: NEEDS.study(w.study),
         plan=lambda w: NEEDS.planned(w.study),
         models=lambda w: NEEDS.study_models(w.study),
         recipes=lambda w: SHEETS.study_recipes[w.study],
@@ -523,10 +534,12 @@ rule keep:
         model=MERGED,
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
         summary="results/merges/{base}/{subset}/{recipe}/summary.json",
-        comparisons="results/studies/{study}/comparisons.csv",
-        scores=lambda w: NEEDS.outcomes(w.study, "scores", (w.base, w.subset, w.recipe)),
+        # As they are when it is kept: a recipe more in the study makes no merge again.
+        comparisons=ancient("results/studies/{study}/comparisons.csv"),
+        scores=ancient(lambda w: NEEDS.outcomes(w.study, "scores", (w.base, w.subset, w.recipe))),
     output:
-        directory("results/studies/{study}/kept/{base}/{subset}/{recipe}"),
+        # The card, last of a folder of weights: Snakemake would put a mark of its own into a folder.
+        "results/studies/{study}/kept/{base}/{subset}/{recipe}/README.md",
     log:
         "logs/keep/{study}/{base}/{subset}/{recipe}.log",
     conda:

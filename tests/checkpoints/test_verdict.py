@@ -19,6 +19,7 @@ from wildmerge.checkpoints import similarity as products, verdict as deltas
 from wildmerge.checkpoints.compatibility import EMBEDDING
 from wildmerge.checkpoints.similarity import gram_matrices
 from wildmerge.checkpoints.verdict import ancestry, measure, sampled_rank
+from wildmerge.merging import merge
 
 ROW = {"base": "pico", "model": "it", "repo": "who/it", "revision": "0" * 40}
 QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -228,7 +229,7 @@ def test_families_are_told_and_stop_the_study(verdicts, tmp_path, capsys):
     paths = [str(tmp_path / f"{verdict['model']}.json") for verdict in verdicts]
     output = tmp_path / "checkpoints.csv"
     with pytest.raises(WildmergeError, match="2 of 7 are in doubt: pico/bert, pico/stranger"):
-        families_script.main(paths, {}, output)
+        families_script.main(paths, {}, output, refuse_copies=True)
     said = capsys.readouterr().out
     assert "pico/bert (who/it): it has the same weights as bob." in said
     assert "its ancestor is probably not pico" in said
@@ -236,6 +237,16 @@ def test_families_are_told_and_stop_the_study(verdicts, tmp_path, capsys):
     assert "Admitted: on purpose" in capsys.readouterr().out
     lines = output.read_text().splitlines()
     assert len(lines) == 8 and all(",True," in line for line in lines[1:])
+
+
+def test_two_names_for_the_same_weights_are_a_line_of_the_table(verdicts, tmp_path, capsys):
+    for verdict in verdicts:
+        (tmp_path / f"{verdict['model']}.json").write_text(json.dumps(verdict))
+    paths = [str(tmp_path / f"{v['model']}.json") for v in verdicts if v["model"] != "stranger"]
+    families_script.main(paths, {}, tmp_path / "checkpoints.csv")
+    assert "pico/bert (who/it): it has the same weights as bob." in capsys.readouterr().out
+    lines = (tmp_path / "checkpoints.csv").read_text().splitlines()
+    assert sum("it has the same weights as" in line and ",True," in line for line in lines) == 1
 
 
 def test_what_cannot_be_merged_stays_refused(verdicts):
@@ -300,3 +311,19 @@ def test_one_pass_over_twelve_experts_needs_the_memory_of_slices(tmp_path):
     )
     # 13 slices as they are stored, and chunks of them in float32; 13 models are 13 sizes.
     assert int(done.stdout) * 1024 < 13 * products.SLICE * 2 * 4 < 13 * size / 3
+
+
+def test_a_tensor_without_elements_is_told_before_any_arithmetic(tmp_path, pico_family):
+    folders = [pico_family[0], pico_family[1]["ann"]]
+    for i, source in enumerate(folders):
+        folders[i] = shutil.copytree(source, tmp_path / source.name)
+        tensors = load_file(folders[i] / "model.safetensors") | {"empty": torch.zeros(0, 4)}
+        save_file(tensors, folders[i] / "model.safetensors", {"format": "pt"})
+    row = {"base": "pico", "model": "ann", "repo": "dir:ann", "revision": ""}
+    verdict = deltas.measure(*folders, row)
+    assert not verdict["compatible"] and not verdict["overridable"]
+    assert "1 tensor(s) hold no element: empty" in verdict["reasons"]
+    recipe = {"name": "iso_c", "merge_method": "iso_c", "version": 1}
+    recipe |= {"parameters": {"combine": "sum", "lambda": 1.0}}
+    with pytest.raises(WildmergeError, match=r"empty has shape \[0, 4\]. Save the base without"):
+        merge(folders[0], {"ann": folders[1]}, recipe, tmp_path / "out")

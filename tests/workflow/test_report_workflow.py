@@ -14,7 +14,7 @@ from wildmerge.study import plan as planning, sheets
 
 pytestmark = pytest.mark.slow  # some thirty jobs, seconds each; the demo runs most of them
 RULES = ["aggregate", "compare", "figure", "table", "report", "keep"]
-KEPT = "results/studies/main/kept/sim/n05-01/iso_c"
+KEPT = "results/studies/main/kept/sim/n05-01/iso_c/README.md"
 MODELS = ["ann", "bob", "cat", "dan", "eve"]
 DOMAIN = dict(zip(MODELS, ["medical", "medical", "medical", "math", "math"], strict=True))
 COMMON = {"bases": ["sim"], "pool": "wild", "tables": []}
@@ -85,7 +85,9 @@ def fill(project):
                 target = results / "merges" / e.base / e.subset / e.recipe / "summary.json"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(paths["summary"], target)
-                target.with_name("mergekit.yaml").write_text("merge_method: test")
+                target.with_name("mergekit.yaml").write_text(
+                    "# By hand\nbase_model: b\nmodels: [{model: x}]\n"
+                )
     for model in MODELS:
         verdict = {"base": "sim", "model": model, "compatible": True, "digest": "c" * 64,
                    "reasons": [], "conversions": [], "warnings": [],
@@ -137,7 +139,7 @@ def test_every_figure_and_table_of_a_study_is_made(project, study):
 
 
 def test_a_kept_merge_has_its_weights_and_a_model_card(project):
-    folder = project.folder / KEPT
+    folder = (project.folder / KEPT).parent
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     card = (folder / "README.md").read_text()
     assert "Merge of 5 checkpoints by `iso_c`" in card

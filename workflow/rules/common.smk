@@ -16,7 +16,7 @@ from wildmerge.home import config_folder, search_path
 from wildmerge.sources import locked_files, takes_pickles
 from wildmerge.sources import source_of
 from wildmerge.study import catalogue, paths, sheets
-from wildmerge.study import load_experts
+from wildmerge.study import check_tasks, load_experts
 from wildmerge.study import Needs
 from wildmerge.study import BASE, IDENTITY
 from wildmerge.validation import read_yaml, validate
@@ -26,6 +26,9 @@ SOURCE = str(search_path(Path.cwd()))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")]))
 patches.apply(logger.warning)
 CONFIG = config_folder()
+# Snakemake reads this sheet by itself, keys that stand twice and all.
+sheets.check_folder(CONFIG)
+read_yaml(CONFIG / "config.yaml")
 
 
 configfile: CONFIG / "config.yaml"
@@ -37,6 +40,8 @@ validate(
     str(CONFIG / "config.yaml"),
 )
 SHEETS = sheets.load(CONFIG, HOME / "workflow/schemas")
+if workflow.is_main_process:
+    check_tasks(SHEETS.suites, str(CONFIG / "suites.yaml"))
 NEEDS = Needs(SHEETS, paths.Scratch(config.get("scratch"), os.getcwd()))
 STUDIES = SHEETS.studies
 # Checkpoints that are fine-tuned here, for the examples.
@@ -81,37 +86,40 @@ def reference(base, model):
     return f"{row['repo']}@{row['revision'] or 'unlocked'}"
 
 
-def unlocked(row):
-    """Whether a checkpoint whose revision the lock gives has none yet."""
-    return source_of(row["repo"]).locked and not row["revision"]
+def lacks(base, model):
+    """What is known to be missing before a checkpoint can be brought, in words."""
+    row = NEEDS.row(base, model)
+    return source_of(row["repo"]).lacks(row)
 
 
 def revision(wildcards):
     """The revision to download; a dry run goes on without one, a run does not."""
-    row = NEEDS.row(wildcards.base, wildcards.model)
-    if unlocked(row):
-        warn_unlocked()
-    return row["revision"]
+    if lack := lacks(wildcards.base, wildcards.model):
+        warn_of(lack)
+    return NEEDS.row(wildcards.base, wildcards.model)["revision"]
 
 
 @cache
-def warn_unlocked():
-    """Say once that something is not locked."""
+def warn_of(lack):
+    """Say once what the run will be refused for."""
     logger.warning(
-        "Some checkpoints of config/models.tsv have no revision yet. Planning goes on without; "
-        "before the run type `make lock`."
+        f"A checkpoint of config/models.tsv has {lack}. Planning goes on without; a run does not."
     )
 
 
-def refuse_unlocked():
-    """Stop a run before its first job where a download has no revision."""
+def refuse_missing():
+    """Stop a run before its first job where a checkpoint can't be had."""
     downloads = (job for job in workflow.dag.needrun_jobs() if job.rule.name == "download")
-    rows = (NEEDS.row(job.wildcards.base, job.wildcards.model) for job in downloads)
-    if names := sorted(f"{row['base']}/{row['model']}" for row in rows if unlocked(row)):
+    names = sorted({(job.wildcards.base, job.wildcards.model) for job in downloads})
+    lacking = {}
+    for base, model in names:
+        if lack := lacks(base, model):
+            lacking.setdefault(lack, []).append(f"{base}/{model}")
+    if lacking:
+        said = "; ".join(f"{', '.join(who)}: {lack}" for lack, who in lacking.items())
         raise WorkflowError(
-            "A revision was expected for every checkpoint of the hub, found none for "
-            f"{', '.join(names)}. Type `make lock`, look at config/models.lock.json, commit it, "
-            "and run again."
+            f"Checkpoints that can be had were expected in config/models.tsv, found {said}. Then "
+            "run again."
         )
 
 

@@ -8,13 +8,16 @@ from wildmerge.files import atomic_file, read_json
 from wildmerge.run import job
 
 
-def main(verdicts: list[str], admitted: dict[str, str], output: str) -> None:
+def main(
+    verdicts: list[str], admitted: dict[str, str], output: str, refuse_copies: bool = False
+) -> None:
     """Write checkpoints.csv.
 
     Args:
         verdicts: paths of the study's verdicts.
         admitted: "base/model" -> the sheet's reason.
         output: path of the table.
+        refuse_copies: whether two names for the same weights stop the study.
 
     Raises:
         WildmergeError: after the writing, if a checkpoint may not be used.
@@ -23,14 +26,14 @@ def main(verdicts: list[str], admitted: dict[str, str], output: str) -> None:
     for name, reason in admitted.items():
         base, model = name.split("/")
         reasons[base, model] = reason
-    rows = families([read_json(path) for path in verdicts], reasons)
+    rows = families([read_json(path) for path in verdicts], reasons, refuse_copies=refuse_copies)
     with atomic_file(output) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     for row in rows:
         if row["found"]:
-            said = f" Admitted: {row['admitted']}" if row["usable"] else ""
+            said = f" Admitted: {row['admitted']}" if row["usable"] and row["admitted"] else ""
             print(f"{row['base']}/{row['model']} ({row['repo']}): {row['found']}.{said}")
     if bad := [f"{row['base']}/{row['model']}" for row in rows if not row["usable"]]:
         raise WildmergeError(
@@ -42,4 +45,5 @@ def main(verdicts: list[str], admitted: dict[str, str], output: str) -> None:
 
 if __name__ == "__main__":
     with job(snakemake.log[0], "families {study}".format(**snakemake.wildcards)):
-        main(snakemake.input.verdicts, snakemake.params.admitted, snakemake.output[0])
+        params = snakemake.params
+        main(snakemake.input.verdicts, params.admitted, snakemake.output[0], params.refuse_copies)

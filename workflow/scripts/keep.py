@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wildmerge.analysis import read_table
 from wildmerge.files import atomic_folder, read_json
+from wildmerge.merging import moved
 from wildmerge.reporting import model_card
 from wildmerge.run import job
 from wildmerge.sources import LOCK, apply_lock, license_of, read_lock
@@ -30,12 +31,14 @@ if __name__ == "__main__":
         lock = read_lock(config / LOCK)
         sheet = apply_lock(read_rows(config / "models.tsv"), lock)
         sheet = [row | {"license": license_of(row, lock)} for row in sheet]
-        with atomic_folder(snakemake.output[0]) as part:
+        yaml, folder = Path(snakemake.input.yaml), Path(snakemake.output[0]).parent
+        with atomic_folder(folder) as part:
             ours = shutil.ignore_patterns(".snakemake*")
             shutil.copytree(snakemake.input.model, part, ignore=ours, copy_function=link,
                             dirs_exist_ok=True)  # fmt: skip
-            for path in (snakemake.input.summary, snakemake.input.yaml):
-                shutil.copy2(path, part)
+            shutil.copy2(snakemake.input.summary, part)
+            text = moved(yaml.read_text(encoding="utf-8"), yaml.parent, folder)
+            (part / yaml.name).write_text(text, encoding="utf-8")
             card = model_card(summary, scores, comparisons, sheet)
             (part / "README.md").unlink(missing_ok=True)  # mergekit's may share its inode
             (part / "README.md").write_text(card, encoding="utf-8")

@@ -1,6 +1,7 @@
 """Merge one subset of a base's checkpoints by one recipe: weights -> a model, YAML, summary."""
 
 import logging
+import os
 from pathlib import Path
 
 from wildmerge.checkpoints import CONVERSIONS
@@ -10,14 +11,15 @@ from wildmerge.run import job
 from wildmerge.sources import source_of
 
 
-def loaded(origin: str, folder: str) -> str:
-    """What mergekit loads to get these weights.
+def loaded(origin: str, folder: str, place: Path) -> str:
+    """What mergekit loads to get these weights, from a YAML that lies in `place`.
 
     By their source's own word, or the folder here where they were converted.
     """
     record = Path(folder) / CONVERSIONS
     converted = record.exists() and read_json(record)["conversions"]
-    return folder if converted else source_of(origin).mergekit_name(origin, folder)
+    there = os.path.relpath(folder, place)
+    return there if converted else source_of(origin).mergekit_name(origin, there)
 
 
 if __name__ == "__main__":
@@ -29,7 +31,10 @@ if __name__ == "__main__":
         experts = dict(zip(members, snakemake.input.experts, strict=True))
         folders = {"base": snakemake.input.base} | experts
         origins = snakemake.params.references
-        references = {name: loaded(origins[name], folder) for name, folder in folders.items()}
+        place = Path(snakemake.output.yaml).parent
+        references = {
+            name: loaded(origins[name], folder, place) for name, folder in folders.items()
+        }
         with atomic_file(snakemake.output.yaml) as part:
             text = mergekit_yaml(recipe, references, members, dtype, origins)
             part.write_text(text, encoding="utf-8")

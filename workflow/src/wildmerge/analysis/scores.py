@@ -188,8 +188,29 @@ OUTCOME_SCHEMA = pa.schema(
 
 
 def read_items(path: str | Path) -> pa.Table:
-    """Read who was right on which question; columns `OUTCOME_SCHEMA`, a row a question."""
-    items = pyarrow.parquet.read_table(path, columns=OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA)
+    """Read who was right on which question; columns `OUTCOME_SCHEMA`, a row a question.
+
+    Raises:
+        WildmergeError: the file is no Parquet, has other columns, or holds scores that are no
+            numbers.
+    """
+    wanted = (
+        "every question's outcome was expected (a file results/scores/.../SUITE.items.parquet "
+        f"with the columns {', '.join(OUTCOME_SCHEMA.names)})"
+    )
+    try:
+        columns = pyarrow.parquet.read_schema(path).names
+        if missing := [name for name in OUTCOME_SCHEMA.names if name not in columns]:
+            raise WildmergeError(
+                f"{path}: {wanted}, found the columns {', '.join(columns)}, without "
+                f"{', '.join(missing)}. Name the file of outcomes."
+            )
+        items = pyarrow.parquet.read_table(path, columns=OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA)
+    except (pa.ArrowInvalid, IsADirectoryError) as error:
+        raise WildmergeError(
+            f"{path}: {wanted}, found something else ({' '.join(str(error).split())}). Name the "
+            "file of outcomes."
+        ) from error
     wrong = int((~np.isfinite(items["correct"].to_numpy())).sum())
     if wrong:
         raise WildmergeError(

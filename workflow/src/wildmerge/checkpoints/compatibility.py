@@ -220,6 +220,8 @@ def find_differences(base: Headers, expert: Headers) -> Findings:
     if odd := {name for name, (dtype, _) in expert.tensors.items() if dtype not in FLOATS}:
         dtypes = sorted({expert.tensors[name][0] for name in odd})
         findings.refusals.append(f"its weights are quantised: {_named(odd)} ({', '.join(dtypes)})")
+    if empty := {name for name, (_, shape) in expert.tensors.items() if 0 in shape}:
+        findings.refusals.append(f"{len(empty)} tensor(s) hold no element: {_named(empty)}")
     if missing := base.tensors.keys() - expert.tensors.keys():
         findings.refusals.append(
             f"it lacks {len(missing)} tensor(s) of the base: {_named(missing)}"

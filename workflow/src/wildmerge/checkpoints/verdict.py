@@ -203,12 +203,15 @@ def duplicates(verdicts: list[dict]) -> dict[str, str]:
     return copies
 
 
-def families(verdicts: list[dict], admitted: dict[tuple[str, str], str]) -> list[dict]:
+def families(
+    verdicts: list[dict], admitted: dict[tuple[str, str], str], *, refuse_copies: bool = False
+) -> list[dict]:
     """What the verdicts of a study say together: one row a checkpoint, for checkpoints.csv.
 
     Args:
         verdicts: of all its checkpoints, of any number of bases.
         admitted: (base, model) -> the sheet's reason, where it gives one.
+        refuse_copies: whether a checkpoint with the weights of another is not usable.
 
     Returns:
         Rows with names, `usable`, norms, `ancestry` (see there; empty in a small family) and
@@ -226,13 +229,14 @@ def families(verdicts: list[dict], admitted: dict[tuple[str, str], str]) -> list
                     f"nine tenths of its tensors moved at least {score:.1f} times as far as the "
                     f"median of its family as a whole: its ancestor is probably not {base}"
                 )
+            doubts = bool(said) or (refuse_copies and model in copies)
             if model in copies:
                 said.append(f"it has the same weights as {copies[model]}")
             reason = admitted.get((base, model), "")
             hard = verdict["reasons"] and not verdict["overridable"]
             rows.append(
                 {key: verdict[key] for key in ("base", "model", "repo", "revision")}
-                | {"usable": not said or bool(reason and not hard)}
+                | {"usable": not doubts or bool(reason and not hard)}
                 | {"norm": verdict["norm"], "relative_norm": verdict["relative_norm"]}
                 | {"ancestry": score, "low_rank_tensors": _low_rank(verdict)}
                 | {"found": "; ".join(said), "admitted": reason}

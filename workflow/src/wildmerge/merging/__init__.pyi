@@ -5,6 +5,11 @@ from .precompute import (
     factorize_sum as factorize_sum,
     write_update as write_update,
 )
-from .recipe_yaml import merge_by_yaml as merge_by_yaml, mergekit_yaml as mergekit_yaml
+from .recipe_yaml import (
+    home_of_paths as home_of_paths,
+    merge_by_yaml as merge_by_yaml,
+    mergekit_yaml as mergekit_yaml,
+    moved as moved,
+)
 from .shared import digests as digests, open_shared as open_shared
 from .streaming import merge as merge

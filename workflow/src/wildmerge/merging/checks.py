@@ -9,13 +9,19 @@ from wildmerge.tensors import DTYPE_NAMES, Weights
 
 
 def check_shapes(inputs: Sequence[Weights], where: str) -> None:
-    """Raise WildmergeError if an expert has other tensors or shapes than the base.
+    """Raise WildmergeError if an expert has other tensors or shapes than the base, or empty ones.
 
     Args:
         inputs: the folders, the base's first.
         where: the merge in words, for the message.
     """
     base = inputs[0]
+    for name, entry in base.items():
+        if 0 in entry.shape:
+            raise WildmergeError(
+                f"{where}: tensors with elements were expected in {base.folder}, but {name} has "
+                f"shape {list(entry.shape)}. Save the base without it, or leave the base out."
+            )
     for expert in inputs[1:]:
         for name, entry in base.items():
             if name not in expert:

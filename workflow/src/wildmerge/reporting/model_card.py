@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from wildmerge.sources import source_of
 
@@ -55,14 +56,20 @@ def model_card(
         "",
         *_gains(summary, comparisons),
         "",
-        "Verdicts are those of a paired test, corrected for all merges of the study (false "
-        "discovery rate 5 %). Choosing the best of many merges favours it: expect less on new "
+        f"Verdicts are those of a paired test, corrected for all {_tested(comparisons)} merges that "
+        "the study had when this one was kept (false discovery rate 5 %). Choosing the best of many merges favours it: expect less on new "
         "questions.",
         "",
         f"sha256 over the weights: `{summary['output_digest']}`",
         "",
     ]
     return "\n".join(lines)
+
+
+def _tested(comparisons: pd.DataFrame) -> int:
+    """The number of merges that a study has compared."""
+    merges = comparisons[comparisons["recipe"] != "identity"]
+    return len(merges.drop_duplicates(["base", "subset", "recipe"]))
 
 
 def _licences(inputs: Sequence[Row]) -> tuple[list[str], int]:
@@ -74,17 +81,20 @@ def _licences(inputs: Sequence[Row]) -> tuple[list[str], int]:
 def _metadata(inputs: Sequence[Row]) -> list[str]:
     """The hub's metadata; a licence where all inputs have the same."""
     known, unknown = _licences(inputs)
-    return [
-        "---",
-        "base_model:",
-        *(f"- {row['repo']}" for row in inputs if source_of(row["repo"]).locked),
-        "tags:",
-        "- merge",
-        "- mergekit",
-        "library_name: transformers",
-        *([f"license: {known[0]}"] if len(known) == 1 and not unknown else []),
-        "---",
-    ]
+    hub = list(dict.fromkeys(row["repo"] for row in inputs if source_of(row["repo"]).locked))
+    facts = {
+        **({"base_model": hub} if hub else {}),
+        "tags": ["merge", "mergekit"],
+        "library_name": "transformers",
+        **({"license": known[0]} if len(known) == 1 and not unknown else {}),
+    }
+    return ["---", *yaml.safe_dump(facts, sort_keys=False).splitlines(), "---"]
+
+
+def _origin(row: Row) -> str:
+    """The cell `repo`, but no path of the machine that the merge was made on."""
+    source = source_of(row["repo"])
+    return "a folder of its maker" if source.private else str(row["repo"])
 
 
 def _inputs(inputs: Sequence[Row], digests: Mapping[str, str]) -> list[str]:
@@ -98,10 +108,10 @@ def _inputs(inputs: Sequence[Row], digests: Mapping[str, str]) -> list[str]:
     for row in inputs:
         cells = (
             row["model"],
-            row["repo"],
-            row.get("revision") or "unlocked",
+            _origin(row),
+            row.get("revision") or ("unlocked" if source_of(row["repo"]).locked else MISSING),
             row.get("license") or "not known",
-            row.get("note") or MISSING,
+            (row.get("note") or MISSING).replace("|", "\\|"),
             digests.get(row["model"], MISSING),
         )
         lines.append(f"| {' | '.join(cells)} |")

@@ -94,7 +94,7 @@ def build_page(
         "Statistics": STATISTICS,
         "Versions and digests": provenance(scores, summaries, by_model),
         "All merges": "<details><summary>Every merge with its gain</summary>"
-        + every_merge(merges, comparisons, looks)
+        + every_merge(name, merges, comparisons, looks)
         + "</details>",
         "Data": f"<p>{listed([f'<a href={n}.csv>{n}.csv</a>' for n in frames])} lie beside this "
         "file.</p><details><summary>Data dictionary</summary>" + dictionary(frames) + "</details>",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from wildmerge.study import paths
 from wildmerge.words import duration
 
 from .looks import Looks, base_label
@@ -172,8 +173,17 @@ def provenance(
     )
 
 
-def every_merge(merges: pd.DataFrame, comparisons: pd.DataFrame, looks: Looks) -> str:
-    """All merges with gain, interval and verdict; those without scores are shown as missing."""
+def every_merge(name: str, merges: pd.DataFrame, comparisons: pd.DataFrame, looks: Looks) -> str:
+    """All merges with gain, interval, verdict and the target that keeps each.
+
+    Those without scores are shown as missing.
+
+    Args:
+        name: of the study.
+        merges: merges.csv.
+        comparisons: comparisons.csv.
+        looks: of the study.
+    """
     keys = ["base", "subset", "recipe", "suite"]
     tests = comparisons[comparisons["reference"] == "base"][[*keys, "low", "high", "verdict"]]
     rows = merges[merges["recipe"] != "identity"].merge(tests, "left", keys)
@@ -186,11 +196,18 @@ def every_merge(merges: pd.DataFrame, comparisons: pd.DataFrame, looks: Looks) -
             "not measured" if math.isnan(r.accuracy)
             else word(r.verdict) if isinstance(r.verdict, str) else "–",
             "–" if math.isnan(r.norm) else f"{r.norm:.4g}",
+            f"<code>{text(paths.kept(name, r.base, r.subset, r.recipe))}</code>",
         ]
         for r in rows.itertuples()
     ]  # fmt: skip
     header = [
         "Base", "suite", "subset", "method", "members", "accuracy, %", "gain",
-        "95 % over questions", "verdict", "norm",
+        "95 % over questions", "verdict", "norm", "to keep it, ask for",
     ]  # fmt: skip
-    return table(header, lines, wide=(4,), names=4)
+    told = (
+        "<p>A subset's name is n, its number of checkpoints, and which draw of that number it is; "
+        "before it stand the pool or the list that it was drawn from and the seed, where they are "
+        "not the usual ones. <code>snakemake</code> and the last cell's path make a merge again "
+        "and keep its weights, with a model card.</p>"
+    )
+    return told + table(header, lines, wide=(4, 10), names=4)

@@ -74,6 +74,7 @@ class Source(ABC):
             from `listing`.
         shared: whether the same cells mean the same bytes on every machine, so that what it brings
             may be kept in the store that everybody shares.
+        private: whether the cell `repo` is a path of somebody's machine, which is not passed on.
     """
 
     prefix: ClassVar[str]
@@ -83,6 +84,7 @@ class Source(ABC):
     revision_form: ClassVar[str] = "Nothing: it has no revision."
     locked: ClassVar[bool] = False
     shared: ClassVar[bool] = False
+    private: ClassVar[bool] = False
 
     def check(self, row: dict[str, str], where: str) -> None:
         """Hold a row of models.tsv against this source's own form of `repo` and `revision`.
@@ -101,6 +103,16 @@ class Source(ABC):
                     f"{where}, at {column}: {row[column]!r} does not match '^{pattern}$'. "
                     f"Expected: {meaning or self.revision_form} Correct it and run again."
                 )
+
+    def lacks(self, row: dict[str, str]) -> str:
+        """What is known to be missing before a job asks for a row; "" if nothing is.
+
+        Args:
+            row: of models.tsv, its revision filled from the lock.
+        """
+        if self.locked and not row["revision"]:
+            return "no revision yet: type `make lock`, look at config/models.lock.json, commit it"
+        return ""
 
     def named(self, repo: str) -> str:
         """The cell `repo` without the prefix."""

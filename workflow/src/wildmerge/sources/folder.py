@@ -16,6 +16,7 @@ class Folder(Source):
     form = "`dir:path` for a folder of this machine (relative to the working directory)"
     repo = "dir:[^@+]+"
     revision_form = "A folder has no revision."
+    private = True
 
     def fetch(self, wanted: Wanted) -> None:
         """Make a checkpoint of links into the folder, and of what has to be converted."""
@@ -36,6 +37,12 @@ class Folder(Source):
         # Links, not copies: the folder stays where its owner keeps it.
         files = {name: source / name for name in names}
         convert(files, wanted.folder, wanted.base, wanted.repo, os.symlink)
+
+    def lacks(self, row: dict[str, str]) -> str:
+        """The folder, where it is not there."""
+        folder = Path(self.named(row["repo"])).absolute()
+        there = folder.is_dir()
+        return "" if there else f"no folder {folder}: correct the path or put the checkpoint there"
 
     def listing(self, row: dict[str, str]) -> Listing:
         """The files at the top of the folder."""

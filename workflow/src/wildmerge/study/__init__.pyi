@@ -6,3 +6,4 @@ from .experts import load_experts as load_experts
 from .needs import Needs as Needs
 from .plan import BASE as BASE, IDENTITY as IDENTITY
 from .sheets import read_models as read_models, read_rows as read_rows
+from .tasks import check_tasks as check_tasks

@@ -1,5 +1,6 @@
 """What each rule of the workflow needs, answered by names: no wildcards, no Snakemake, no torch."""
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,6 +134,23 @@ class Needs:
 
     # --- Studies -----------------------------------------------------------------
 
+    def study(self, name: str) -> dict[str, Any]:
+        """A study as its file says it.
+
+        Raises:
+            WildmergeError: there is none of that name.
+        """
+        if name not in self.sheets.studies:
+            known = self.sheets.studies
+            near = difflib.get_close_matches(name, known, 1)
+            raise WildmergeError(
+                f"A study of config/studies/ was expected as the target, found {name!r}. "
+                + (f"Did you mean {near[0]}? " if near else "")
+                + f"Known are {', '.join(known)}. Correct the name, or ask for a file below "
+                "results/."
+            )
+        return self.sheets.studies[name]
+
     def planned(self, study: str) -> list[dict[str, Any]]:
         """One dict an evaluation of a study: what it is, and the files that hold its outcome."""
         checkpoints = self.study_checkpoints(study)
@@ -174,7 +192,7 @@ class Needs:
 
     def made_from(self, kind: str, name: str, study: str, home: Path) -> dict[str, list[str]]:
         """The files that a figure or table of a study is made from; see `catalogue.files`."""
-        return catalogue.files(kind, name, study, self.sheets.studies[study]["bases"], home)
+        return catalogue.files(kind, name, study, self.study(study)["bases"], home)
 
     def compared(self, base: str) -> list[str]:
         """The checkpoints of a base whose task vectors a study compares, in the sheet's order."""
@@ -188,7 +206,7 @@ class Needs:
 
     def study_checkpoints(self, study: str) -> dict[str, list[str]]:
         """The checkpoints that a study draws from, by base, in the sheet's order."""
-        entry, rows = self.sheets.studies[study], list(self.sheets.models.values())
+        entry, rows = self.study(study), list(self.sheets.models.values())
         return {base: list(pool(entry, rows, base, study)) for base in entry["bases"]}
 
     def study_models(self, study: str) -> list[dict[str, str]]:
@@ -208,7 +226,7 @@ class Needs:
 
     def study_outputs(self, study: str, kind: str, suffix: str) -> list[str]:
         """A study's figures or tables in one format."""
-        names = self.sheets.studies[study][kind]
+        names = self.study(study)[kind]
         return [paths.study(study, kind, f"{name}.{suffix}") for name in names]
 
     def study_files(self, study: str) -> list[str]:
@@ -220,13 +238,13 @@ class Needs:
             *(paths.study(study, name) for name in names),
             *self.study_outputs(study, "figures", "pdf"),
             *self.study_outputs(study, "tables", "csv"),
-            *(self.kept(study) if self.sheets.studies[study].get("keep") else []),
+            *(self.kept(study) if self.study(study).get("keep") else []),
         ]
 
     def kept(self, study: str) -> Iterable[str]:
-        """The folders of a study's merges that are kept with their weights."""
+        """The model cards of a study's merges, each in the folder that keeps the weights."""
         return dict.fromkeys(
-            paths.study(study, "kept", e.base, e.subset, e.recipe) for e in self._merges(study)
+            paths.kept(study, e.base, e.subset, e.recipe) for e in self._merges(study)
         )
 
     def chosen(self, studies: list[str], where: str) -> list[str]:

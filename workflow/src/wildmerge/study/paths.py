@@ -69,6 +69,11 @@ def study(name: str, *parts: str) -> str:
     return "/".join([STUDIES, name, *parts])
 
 
+def kept(name: str, base: str, subset: str, recipe: str) -> str:
+    """The model card of a merge that a study keeps; the weights lie beside it."""
+    return study(name, "kept", base, subset, recipe, "README.md")
+
+
 @dataclass(frozen=True)
 class Scratch:
     """Where merged weights wait for their evaluation.

@@ -94,10 +94,15 @@ def study_recipes(study: dict, recipes: dict[str, dict], where: str) -> dict[str
             for key in point.keys() - own.keys():
                 raise WildmergeError(
                     f"{where}, sweep over {sweep['recipe']}: a parameter of the recipe was "
-                    f"expected ({', '.join(own) or 'it has none'}), found {key!r}."
+                    f"expected ({', '.join(own) or 'it has none'}), found {key!r}. Correct it."
                 )
             changed = {key: value for key, value in point.items() if value != own[key]}
             name = sweep_name(sweep["recipe"], changed)
+            if name in chosen and chosen[name]["parameters"] != own | changed:
+                raise WildmergeError(
+                    f"{where}, sweep over {sweep['recipe']}: values that differ in six digits were "
+                    f"expected, since they name a point, found two that are both {name}. Drop one."
+                )
             chosen[name] = recipe | {
                 "name": name,
                 "parameters": own | changed,
@@ -137,17 +142,27 @@ def pool(study: dict, models: list[dict], base: str, where: str) -> dict[str, di
     return found
 
 
+def _prefix(study: dict) -> str:
+    """What the names of a study's draws begin with, see the schema's `prefix`."""
+    if "prefix" in study:
+        return str(study["prefix"])
+    if "models" in study:
+        listed = "/".join(sorted(study["models"]))
+        return f"m{hashlib.sha256(listed.encode()).hexdigest()[:6]}-"
+    return "" if study["pool"] == "wild" else f"{study['pool']}-"
+
+
 def subsets(
     study: dict, checkpoints: dict[str, dict], base: str, where: str
 ) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     """Yield (name, draw, members) of every subset of `checkpoints` that the study merges.
 
     A draw's name carries what differs from pool `wild` and seed 0, so that one name never
-    means two things.
+    means two things; what a list of `models` has in the place of a pool's name is the same for
+    every study with that list.
     """
     seed = study.get("seed", 0)
-    own = [study["pool"]] if study.get("pool", "wild") != "wild" else []
-    prefix = "-".join([*own, *([f"s{seed}"] if seed else []), ""])
+    prefix = _prefix(study) + (f"s{seed}-" if seed else "")
     for n in study.get("sizes", []):
         if n > len(checkpoints):
             raise WildmergeError(
