@@ -8,7 +8,7 @@ from wildmerge.analysis import read_table
 from wildmerge.files import atomic_folder, read_json
 from wildmerge.reporting import model_card
 from wildmerge.run import job
-from wildmerge.sources import LOCK, apply_lock, license_of, read_lock
+from wildmerge.sources import LOCK, apply_lock, read_lock
 from wildmerge.study import read_rows
 
 
@@ -27,9 +27,7 @@ if __name__ == "__main__":
         scores = [read_json(path) for path in snakemake.input.scores]
         comparisons = read_table(snakemake.input.comparisons)
         config = Path(snakemake.params.config)
-        lock = read_lock(config / LOCK)
-        sheet = apply_lock(read_rows(config / "models.tsv"), lock)
-        sheet = [row | {"license": license_of(row, lock)} for row in sheet]
+        sheet = apply_lock(read_rows(config / "models.tsv"), read_lock(config / LOCK))
         with atomic_folder(snakemake.output[0]) as part:
             ours = shutil.ignore_patterns(".snakemake*")
             shutil.copytree(snakemake.input.model, part, ignore=ours, copy_function=link,

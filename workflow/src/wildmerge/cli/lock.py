@@ -40,7 +40,9 @@ def update(config: Path) -> int:
 
     schema = read_yaml(home() / "workflow/schemas/models.schema.yaml")
     rows = read_models(config / "models.tsv", schema)
-    lock, failed = resolve_lock(rows, read_lock(config / LOCK))
+    lock, failed = resolve_lock(
+        rows, read_lock(config / LOCK), save=lambda found: write_json(config / LOCK, found)
+    )
     write_json(config / LOCK, lock)
     total = sum(size for entry in lock.values() for size, _ in entry["files"].values())
     wanted = len({row["repo"] for row in rows if source_of(row["repo"]).locked})

@@ -4,7 +4,6 @@ from .fetch import fetch_checkpoint as fetch_checkpoint
 from .lock import (
     LOCK as LOCK,
     apply_lock as apply_lock,
-    license_of as license_of,
     locked_files as locked_files,
     read_lock as read_lock,
     takes_pickles as takes_pickles,

@@ -9,7 +9,7 @@ from pathlib import Path
 from wildmerge import WildmergeError
 
 from ._choose import choose
-from ._source import Listing, Source, Wanted
+from ._source import Listing, Source, Wanted, is_whole
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -40,6 +40,13 @@ class Hub(Source):
         locked = wanted.files
         files = client.list_files(repo, revision).files if locked is None else locked
         names = choose(set(files), repo, partial(client.read, repo, revision), wanted.pickles)
+        for name in names:
+            if not is_whole(list(files[name])):
+                raise WildmergeError(
+                    f"Size and digest of {repo} at {revision}, file {name}, were expected in "
+                    f"config/models.lock.json, found {files[name]!r}. Run `make lock`: it looks "
+                    "them up again."
+                )
         raw = folder.with_name(f".{folder.name}.download")
         raw.mkdir(parents=True, exist_ok=True)
         need = sum(files[name][0] for name in names)
