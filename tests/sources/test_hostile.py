@@ -16,8 +16,8 @@ from wildmerge.checkpoints.preview import UNUSABLE, USABLE
 from wildmerge.cli import lock as lock_command
 from wildmerge.packages import unpack
 from wildmerge.sources import _hub_client as client
-from wildmerge.sources.lock import read_lock
-from wildmerge.sources.preflight import judge_rows
+from wildmerge.sources.lock import apply_lock, read_lock, terms_of
+from wildmerge.sources.preflight import as_table, judge_rows
 from wildmerge.sources.resolve import resolve_lock
 from wilds import SINGLE, leftovers
 
@@ -456,3 +456,9 @@ def test_licences_and_gates_are_known_before_the_download(wild, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "good")
     report = it.preflight()
     assert (report.verdict, report.license, report.gated) == (USABLE, "gemma", True)
+    assert "  gemma  gated  who/it" in as_table([report])
+    rows = apply_lock([it.row(revision=""), it.row(revision="0" * 40)], lock)
+    assert [(row["license"], row["gated"]) for row in rows] == [("gemma", "yes"), ("", "")]
+    assert terms_of([*rows, it.row(repo="dir:/here")]) == (
+        "Licences: gemma (1), not known (1).\nGated, terms to accept before the download: who/it."
+    )

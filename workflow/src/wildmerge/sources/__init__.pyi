@@ -1,5 +1,11 @@
 """Where checkpoints come from: one class a source, the lock, the preflight."""
 
+from ._datasets import (
+    DATASETS_LOCK as DATASETS_LOCK,
+    fetch_dataset as fetch_dataset,
+    pins_of as pins_of,
+    resolve_datasets as resolve_datasets,
+)
 from .fetch import fetch_checkpoint as fetch_checkpoint
 from .lock import (
     LOCK as LOCK,
@@ -7,6 +13,7 @@ from .lock import (
     locked_files as locked_files,
     read_lock as read_lock,
     takes_pickles as takes_pickles,
+    terms_of as terms_of,
 )
 from .preflight import UNUSABLE as UNUSABLE, as_table as as_table, judge_rows as judge_rows
 from .registry import check_source as check_source, source_of as source_of

@@ -1,7 +1,7 @@
 """The Hugging Face hub, as far as a checkpoint or a data set needs it.
 
 Nothing that a server says is believed: answers are cut at the bytes that were asked for, files are
-checked by their digests, and names are held against `wildmerge.files.inside` where they are used.
+checked by their digests, and names by `wildmerge.files.check_name` before a path is made of them.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,9 +42,9 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers
 
 from wildmerge import WildmergeError
-from wildmerge.files import sha256_file
+from wildmerge.files import check_name, sha256_file
 
-from ._source import Listing
+from ._source import Listing, is_whole
 
 T = TypeVar("T")
 Kind = Literal["model", "dataset"]
@@ -90,6 +90,11 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
 
 
+def _shown(repo: str, kind: Kind) -> str:
+    """A repository's path on the hub's site, which is what messages call it."""
+    return f"datasets/{repo}" if kind == "dataset" else repo
+
+
 def _token() -> str | bool:
     # Only from the environment: a job must not depend on a login that one machine happens to have.
     token = os.environ.get("HF_TOKEN", "").strip()
@@ -132,19 +137,19 @@ def _explained(repo: str, revision: str | None, name: str | None = None) -> Iter
     except RevisionNotFoundError as error:
         raise WildmergeError(
             f"The commit of {where} was expected on the hub, but the repository has no such "
-            "revision (its history may have been rewritten). Empty the cell `revision` in "
-            "config/models.tsv, delete its entry in config/models.lock.json and run `make lock`."
+            "revision (its history may have been rewritten). Delete its entry in the lock below "
+            "config/, empty its cell `revision` where a sheet has one, and run `make lock`."
         ) from error
     except EntryNotFoundError as error:
         raise WildmergeError(
             f"The file was expected on the hub, but it is not there: {where}. Run `make lock` to "
-            "record the files anew, or choose another checkpoint."
+            "record the files anew, or choose another."
         ) from error
     except RepositoryNotFoundError as error:
         raise WildmergeError(
             f"The repository {where} was expected on the hub, but it does not exist (any more), "
-            "or it is private and HF_TOKEN gives no access to it. Check its name in "
-            "config/models.tsv, or choose another checkpoint."
+            "or it is private and HF_TOKEN gives no access to it. Check its name in the sheet that "
+            "names it, or choose another."
         ) from error
     except OfflineModeIsEnabled as error:
         raise WildmergeError(
@@ -167,7 +172,7 @@ def _explained(repo: str, revision: str | None, name: str | None = None) -> Iter
     except HFValidationError as error:
         raise WildmergeError(
             f"A repository's name was expected, found {where}, and the hub has none of that form: "
-            f"{' '.join(str(error).split())} Correct its row in config/models.tsv."
+            f"{' '.join(str(error).split())} Correct the sheet that names it."
         ) from error
     except (
         httpx2.RequestError,
@@ -213,7 +218,7 @@ def _refusal(error: HfHubHTTPError, where: str) -> WildmergeError:
     if status < 500 and status not in (408, 429):
         return WildmergeError(
             f"The hub was expected to give {where}, but it refused with status {status}. "
-            "Choose another checkpoint."
+            "Choose another."
         )
     later = Transient(
         f"The hub was expected to give {where}, but it answered with status {status}. Run "
@@ -271,7 +276,7 @@ def list_files(repo: str, revision: str | None = None, kind: Kind = "model") -> 
             files = _tree(api, repo, info.sha, kind)
         return info, files
 
-    info, files = _patiently(ask, repo, revision)
+    info, files = _patiently(ask, _shown(repo, kind), revision)
     if not all(map(_is_known, files.values())) or not re.fullmatch("[0-9a-f]{40}", info.sha or ""):
         raise _sizeless(repo)
     # A card may name several, or a name of its own for "other".
@@ -370,7 +375,7 @@ def read(
                     break
             return bytes(content[skipped:wanted])
 
-    return _patiently(ask, repo, revision, name)
+    return _patiently(ask, _shown(repo, kind), revision, name)
 
 
 def _digest(path: Path, like: str) -> str:
@@ -382,6 +387,48 @@ def _digest(path: Path, like: str) -> str:
         while block := file.read(1 << 20):
             blob.update(block)
     return blob.hexdigest()
+
+
+def download_files(
+    repo: str,
+    revision: str,
+    files: Mapping[str, Sequence],
+    folder: Path,
+    kind: Kind = "model",
+) -> None:
+    """Download files into `folder`, the small ones first, and check their bytes.
+
+    Args:
+        repo: `owner/name`.
+        revision: its commit.
+        files: name -> (bytes, digest); the order is kept.
+        folder: where to; what lies there of an earlier try is continued.
+        kind: of the repository.
+
+    Raises:
+        WildmergeError: a name leads out of the folder, a size or digest is not known, there is no
+            room, or a file does not come.
+    """
+    where = f"{_shown(repo, kind)} at {revision}"
+    for name, file in files.items():
+        check_name(name, where)
+        if not is_whole(file):
+            raise WildmergeError(
+                f"Size and digest of {where}, file {name}, were expected in the lock below "
+                f"config/, found {file!r}. Run `make lock`: it looks them up again."
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    need = sum(size for size, _ in files.values())
+    have = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if (free := shutil.disk_usage(folder).free) < need - have:
+        raise WildmergeError(
+            f"{(need - have) / 1e9:.1f} GB were expected to be free for {where} at "
+            f"{folder.parent}, but there are {free / 1e9:.1f} GB. Make room and run again."
+        )
+    for name, (size, digest) in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        download(repo, revision, name, size, digest, path, kind)
 
 
 def download(
@@ -421,7 +468,7 @@ def download(
     if part.exists() or not _by_xet(repo, revision, name, size, part, kind):
         _patiently(
             lambda: _go_on(repo, revision, name, size, part, kind),
-            repo,
+            _shown(repo, kind),
             revision,
             name,
             progress=lambda: part.stat().st_size if part.exists() else 0,

@@ -5,6 +5,7 @@ models.tsv is written by people and stays as they order and comment it; the lock
 digest]}.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from wildmerge.files import read_json
@@ -46,3 +47,19 @@ def locked_files(row: dict[str, str], lock: dict[str, dict]) -> dict[str, list] 
     """The files of a row as locked, name -> [bytes, digest]; None if its revision is not locked."""
     entry = lock.get(row["repo"])
     return entry["files"] if entry and entry["revision"] == row["revision"] else None
+
+
+def terms_of(rows: list[dict[str, str]]) -> str:
+    """The licences of rows and which of them are gated, as lines for people.
+
+    Args:
+        rows: with `license` and `gated`, as `apply_lock` gives them; others are passed over.
+    """
+    hub = [row for row in rows if source_of(row["repo"]).locked]
+    if not hub:
+        return ""
+    count = Counter(row["license"] or "not known" for row in hub)
+    lines = [f"Licences: {', '.join(f'{name} ({n})' for name, n in sorted(count.items()))}."]
+    if gated := sorted({row["repo"] for row in hub if row["gated"]}):
+        lines.append(f"Gated, terms to accept before the download: {', '.join(gated)}.")
+    return "\n".join(lines)
