@@ -159,6 +159,7 @@ rule fetch_suite:
         runtime=60,
     params:
         suite=lambda w: SHEETS.suites[w.suite],
+        pins=lambda w: pins_of(w.suite, DATASETS),
         lm_eval=version("lm_eval"),
     script:
         "workflow/scripts/fetch_suite.py"

@@ -9,13 +9,15 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-LARGE = (".safetensors", ".bin", ".gguf")  # kept as LFS, so named by sha256
+LARGE = (".safetensors", ".bin", ".gguf", ".parquet")  # kept as LFS, so named by sha256
+NAME = "([^/]+/[^/]+)"
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Repository:
     so. stall: paths whose transfer stops half-way without an end. moved: the name that the
     repository has now. elsewhere: large files are fetched from another host, as from the hub's CDN.
     refuses: the status that answers every request for the repository. license: as its card says.
+    sizeless: its listing leaves out sizes and digests, as mirrors do.
     """
 
     files: dict[str, bytes]
@@ -44,6 +47,7 @@ class Repository:
     elsewhere: bool = False
     refuses: int = 0
     license: str = ""
+    sizeless: bool = False
 
     @property
     def commit(self) -> str:
@@ -67,12 +71,18 @@ def from_folder(folder: Path) -> dict[str, bytes]:
 
 
 class Hub:
-    """The running server: `repositories` by name, `requests` as they came, `url` to reach it."""
+    """The running server: `repositories` by name, `requests` as they came, `url` to reach it.
+
+    A data set is a repository whose name begins with `datasets/`. `instead`: the end of a path ->
+    what answers such requests in the hub's place (it takes the request; a list is used up first to
+    last, and then the hub answers).
+    """
 
     def __init__(self):
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, str, str]] = []  # method, path, range
         self.leaked: list[str] = []  # tokens that came to the other host
+        self.instead: dict[str, Callable | list[Callable]] = {}
         self.lock = threading.Lock()
         hub = self
 
@@ -99,17 +109,28 @@ class Hub:
         path = unquote(urlsplit(request.path).path)
         with self.lock:
             self.requests.append((request.command, path, request.headers.get("Range", "")))
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
-            self._api(request, match[1], match[2])
-        elif match := re.fullmatch(r"/cdn/([^/]+/[^/]+)/([^/]+)/(.+)", path):
+        if self._instead(request, path):
+            return
+        if match := re.fullmatch(rf"/api/(models/|datasets/){NAME}(?:/revision/(.+))?", path):
+            self._api(request, match[1].replace("models/", "") + match[2], match[3])
+        elif match := re.fullmatch(rf"/api/(models/|datasets/){NAME}/tree/([^/]+)", path):
+            self._tree(request, match[1].replace("models/", "") + match[2], match[3])
+        elif match := re.fullmatch(rf"/cdn/((?:datasets/)?{NAME})/([^/]+)/(.+)", path):
             if token := request.headers.get("Authorization"):
                 self.leaked.append(token)
             repository = self.repositories[match[1]]
-            self._send(request, repository, match[3])
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._file(request, match[1], match[2], match[3])
+            self._send(request, repository, match[4])
+        elif match := re.fullmatch(rf"/((?:datasets/)?{NAME})/resolve/([^/]+)/(.+)", path):
+            self._file(request, match[1], match[3], match[4])
         else:
-            _reply(request, 404, b"no such page")
+            reply(request, 404, b"no such page")
+
+    def _instead(self, request, path: str) -> bool:
+        for end, answer in self.instead.items():
+            if path.endswith(end) and answer:
+                (answer.pop(0) if isinstance(answer, list) else answer)(request)
+                return True
+        return False
 
     def _find(self, request, name: str, revision: str | None, rest: str) -> Repository | None:
         repository = self.repositories.get(name)
@@ -117,16 +138,16 @@ class Hub:
         if repository is None or (repository.private and not allowed):
             # The hub does not tell strangers which of the two it is.
             status = 404 if request.headers.get("Authorization") else 401
-            _reply(request, status, b"", {"X-Error-Code": "RepoNotFound"})
+            reply(request, status, b"", {"X-Error-Code": "RepoNotFound"})
             return None
         if repository.refuses:
-            _reply(request, repository.refuses, b"")
+            reply(request, repository.refuses, b"")
             return None
         if repository.moved:
-            _reply(request, 307, b"", {"Location": rest.replace(name, repository.moved)})
+            reply(request, 307, b"", {"Location": rest.replace(name, repository.moved)})
             return None
         if revision not in (None, "main", repository.commit):
-            _reply(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
+            reply(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
             return None
         return repository
 
@@ -136,6 +157,9 @@ class Hub:
             return
         siblings = []
         for path, content in repository.files.items():
+            if repository.sizeless:
+                siblings.append({"rfilename": path})
+                continue
             sha1 = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             entry = {"rfilename": path, "size": len(content), "blobId": sha1}
             if path.endswith(LARGE):
@@ -143,9 +167,10 @@ class Hub:
                 entry["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 130}
             siblings.append(entry)
         info = {
-            "id": name,
+            "id": name.removeprefix("datasets/"),
             "sha": repository.commit,
             "private": repository.private,
+            "disabled": False,
             "gated": "manual" if repository.gated else False,
             "tags": [],
             "cardData": {"license": repository.license} if repository.license else None,
@@ -153,22 +178,36 @@ class Hub:
             "likes": 0,
             "siblings": siblings,
         }
-        _reply(request, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+        reply(request, 200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+
+    def _tree(self, request, name: str, revision: str) -> None:
+        repository = self._find(request, name, revision, request.path)
+        if repository is None:
+            return
+        tree = []
+        for path, content in repository.files.items():
+            sha1 = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            entry = {"type": "file", "path": path, "size": len(content), "oid": sha1}
+            if path.endswith(LARGE):
+                sha256 = hashlib.sha256(content).hexdigest()
+                entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 130}
+            tree.append(entry)
+        reply(request, 200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
 
     def _file(self, request, name: str, revision: str, path: str) -> None:
         repository = self._find(request, name, revision, request.path)
         if repository is None:
             return
         if repository.gated and request.headers.get("Authorization") != "Bearer good":
-            _reply(request, 403, b"", {"X-Error-Code": "GatedRepo"})
+            reply(request, 403, b"", {"X-Error-Code": "GatedRepo"})
             return
         if path not in repository.files or path in repository.lost:
-            _reply(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
+            reply(request, 404, b"", {"X-Error-Code": "EntryNotFound"})
             return
         if repository.elsewhere and path.endswith(LARGE):
             # Another host by its name: a client must not bring its token there.
             url = f"{self.url.replace('127.0.0.1', 'localhost')}/cdn/{name}/{revision}/{path}"
-            _reply(request, 302, b"", {"Location": url})
+            reply(request, 302, b"", {"Location": url})
             return
         self._send(request, repository, path)
 
@@ -180,7 +219,7 @@ class Hub:
             if cut and repository.lost_after_cut:
                 repository.lost.add(path)
         if busy:
-            _reply(request, 503, b"")
+            reply(request, 503, b"")
             return
         content = repository.files[path]
         headers = {
@@ -196,12 +235,12 @@ class Hub:
             status, content = 206, content[first : last + 1]
             headers["Content-Range"] = f"bytes {first}-{last}/{total}"
         stalled = path in repository.stall
-        _reply(request, status, content, headers, len(content) // 2 if cut or stalled else None)
+        reply(request, status, content, headers, len(content) // 2 if cut or stalled else None)
         while stalled and path in repository.stall:
             time.sleep(0.02)
 
 
-def _reply(request, status: int, body: bytes, headers=None, only: int | None = None) -> None:
+def reply(request, status: int, body: bytes, headers=None, only: int | None = None) -> None:
     """Send an answer, or `only` so many bytes of it before the line goes dead."""
     request.send_response(status)
     for key, value in (headers or {}).items():

@@ -3,19 +3,21 @@
 import copy
 import hashlib
 import json
-import random
 import subprocess
 import zipfile
 from pathlib import Path
 
+import hub as hubs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from project import ROOT
+from project import ROOT, models_sheet
 from wildmerge import WildmergeError, packages
+from wildmerge.cli import lock as lock_command
 from wildmerge.evaluation import suites
 from wildmerge.files import json_digest, read_json
+from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
 from wildmerge.study import sheets
 
 SUITES = yaml.safe_load((ROOT / "config/suites.yaml").read_text())
@@ -255,48 +257,159 @@ def test_a_file_that_the_package_lacks(tmp_path, source):
         suites.fetch_suite("m", spec, tmp_path / "m")
 
 
-def test_the_hub_path_keeps_lm_evals_own_data(tmp_path, monkeypatch):
-    # Stands in for the hub: what lm-eval would have downloaded.
-    import datasets
+# --- Data sets of the hub ------------------------------------------------------------------------
 
-    hub = datasets.DatasetDict(
-        {name: datasets.Dataset.from_list(PIQA) for name in ("train", "validation")}
-    )
-    asked = []
 
-    def load(path, name=None, **kwargs):
-        asked.append((path, name))
-        return hub
+def parquet(rows) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
 
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    spec = {"source": "hub", "tasks": {"piqa": {"metric": "acc", "num_fewshot": 2, "questions": 3}}}
-    suites.fetch_suite("mine", spec, tmp_path / "mine")
-    assert asked == [("baber/piqa", None)]
-    # Two few-shot examples come from the training split, so it is brought along, whole.
+
+def piqa(count) -> dict[str, bytes]:
+    """PIQA's repository, with so many questions."""
+    rows = [PIQA[0] | {"goal": f"Question {i}?"} for i in range(count)]
+    return {
+        ".gitattributes": b"*.parquet filter=lfs",
+        "README.md": b"---\nlicense: apache-2.0\n---\n",
+        "data/train-00000-of-00001.parquet": parquet(PIQA),
+        "data/validation-00000-of-00001.parquet": parquet(rows),
+    }
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A hub with three data sets: a plain one, a gated one with configs, one named by a URL."""
+    with hubs.serve() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("wildmerge.sources._hub_client.PAUSE", 0.01)
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "users-cache")
+        choice = {f"Incorrect Answer {i}": f"wrong {i}" for i in (1, 2, 3)}
+        questions = [
+            choice | {"Question": f"Why {i}?", "Correct Answer": f"right {i}"} for i in range(5)
+        ]
+        head = ",".join(questions[0])
+        table = "\n".join([head, *(",".join(row.values()) for row in questions)]) + "\n"
+        card = (
+            "---\nlicense: cc-by-4.0\nconfigs:\n"
+            "- config_name: gpqa_extended\n  data_files: extended.csv\n"
+            "- config_name: gpqa_diamond\n  data_files: diamond.csv\n---\n"
+        )
+        gpqa = {"README.md": card.encode(), "diamond.csv": table.encode()}
+        gpqa |= {"extended.csv": (head + "\n").encode() * 2}
+        prost = dict.fromkeys(["context", "question", "group", "name"], "x")
+        prost |= {letter: letter.lower() for letter in "ABCD"} | {"label": 0}
+        prost = [prost | {"ex_question": f"{i}?"} for i in range(6)]
+        lines = "\n".join(map(json.dumps, prost)).encode()
+        running.repositories |= {
+            "datasets/baber/piqa": hubs.Repository(piqa(20), license="apache-2.0"),
+            "datasets/Idavidrein/gpqa": hubs.Repository(gpqa, gated=True),
+            "datasets/corypaik/prost": hubs.Repository({"data/default.jsonl": lines}),
+        }
+        yield running
+
+
+def from_hub(**tasks):
+    return {
+        "source": "hub",
+        "dtype": "float32",
+        "description": "From the hub.",
+        "tasks": {t: {"metric": m, "num_fewshot": n} for t, (m, n) in tasks.items()},
+    }
+
+
+HUB = from_hub(piqa=("acc", 2), leaderboard_gpqa_diamond=("acc_norm", 0), prost=("acc", 0))
+
+
+def locked(tmp_path, spec=HUB):
+    """`make lock` of a suite `mine`: its exit status and its pins."""
+    config = tmp_path / "config"
+    config.mkdir(exist_ok=True)
+    row = {"base": "b", "model": "base", "repo": f"dir:{tmp_path}", "gb": "1"}
+    (config / "models.tsv").write_text(models_sheet([row]))
+    (config / "suites.yaml").write_text(yaml.safe_dump({"mine": spec}))
+    status = lock_command.update(config)
+    return status, pins_of("mine", read_lock(config / DATASETS_LOCK))
+
+
+def fetched(tmp_path, pins, spec=HUB, name="mine"):
+    suites.fetch_suite(name, spec, tmp_path / name, pins)
+    return read_json(tmp_path / name / "suite.json")
+
+
+def test_data_sets_are_pinned_recorded_and_the_same_after_an_upstream_commit(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_TOKEN", "good")
+    status, pins = locked(tmp_path)
+    commits = {n.removeprefix("datasets/"): r.commit for n, r in server.repositories.items()}
+    assert status == 0 and {name: pin["revision"] for name, pin in pins.items()} == commits
+    lock = read_json(tmp_path / "config" / DATASETS_LOCK)
+    assert lock["baber/piqa"]["license"] == "apache-2.0" and lock["Idavidrein/gpqa"]["gated"]
+    before = copy.deepcopy(server.repositories["datasets/baber/piqa"])
+    first = fetched(tmp_path, pins)
+    assert first["datasets"] == dict(sorted(commits.items()))
+    counts = {t: e["members"][t]["questions"] for t, e in first["tasks"].items()}
+    assert counts == {"piqa": 20, "leaderboard_gpqa_diamond": 5, "prost": 6}
     data = tmp_path / "mine/data/piqa"
-    assert pq.read_table(data / "train.parquet").num_rows == len(PIQA)
-    assert pq.read_table(data / "validation.parquet").num_rows == 3
+    assert pq.read_table(data / "train.parquet").to_pylist() == PIQA  # for the two examples
+
+    # Upstream moves on; the lock does not, and the hub still has the old commit.
+    server.repositories["datasets/baber/piqa"].files = piqa(15)
+    assert locked(tmp_path) == (0, pins)
+    with pytest.raises(WildmergeError, match=r"datasets/baber/piqa.*no such revision.*make lock"):
+        fetched(tmp_path, pins, name="other")
+    server.repositories["datasets/baber/piqa"] = before
+    assert fetched(tmp_path, pins, name="other")["digest"] == first["digest"]
+    assert not (tmp_path / "users-cache").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"config", "mine", "other"}
 
 
-def test_the_users_cache_of_data_sets_is_left_alone(tmp_path, monkeypatch):
-    # GPQA shuffles its choices as it is loaded; lm-eval would read that order from the cache.
-    import datasets
+def test_bytes_of_a_data_set_that_are_not_the_locked_ones(server, tmp_path):
+    spec = from_hub(piqa=("acc", 0))
+    pins = locked(tmp_path, spec)[1]
+    piqa_on_hub = server.repositories["datasets/baber/piqa"]
+    piqa_on_hub.damaged = {"data/validation-00000-of-00001.parquet"}
+    with pytest.raises(WildmergeError, match=r"validation.*bytes with the digest"):
+        fetched(tmp_path, pins, spec)
+    assert not (tmp_path / "mine").exists()
 
-    row = {"Question": "?", "Correct Answer": "yes"}
-    row |= {f"Incorrect Answer {k}": f"no {k}" for k in (1, 2, 3)}
-    pq.write_table(pa.Table.from_pylist([row] * 9), tmp_path / "gpqa.parquet")
-    load, order = datasets.load_dataset, []
 
-    def from_the_hub(path, name=None, **_):
-        order.append(random.random())
-        return load("parquet", data_files={"train": str(tmp_path / "gpqa.parquet")})
+def test_data_sets_that_are_not_locked(server, tmp_path):
+    with pytest.raises(WildmergeError, match=r"data set Idavidrein/gpqa .*make lock"):
+        fetched(tmp_path, {})
+    assert server.requests == []
 
-    monkeypatch.setattr(datasets, "load_dataset", from_the_hub)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    spec = {"leaderboard_gpqa_diamond": {"metric": "acc_norm", "num_fewshot": 0}}
-    for name in ("one", "two"):
-        suites.fetch_suite(name, {"source": "hub", "tasks": spec}, tmp_path / name)
-    assert not (tmp_path / "cache").exists()
-    assert order[0] == order[1]
-    table = pq.read_table(tmp_path / "two/data/leaderboard_gpqa_diamond/train.parquet")
-    assert table.to_pylist() == [row] * 9
+
+def test_data_sets_that_are_gated_missing_or_dropped(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "good")
+    pins = locked(tmp_path)[1]
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(WildmergeError, match=r"datasets/Idavidrein/gpqa.*gated.*HF_TOKEN"):
+        fetched(tmp_path, pins)
+    monkeypatch.setenv("HF_TOKEN", "good")
+    kept = server.repositories.pop("datasets/baber/piqa")
+    with pytest.raises(WildmergeError, match=r"datasets/baber/piqa.*does not exist"):
+        fetched(tmp_path, pins)
+    server.repositories["datasets/baber/piqa"] = kept
+    kept.cut["data/validation-00000-of-00001.parquet"] = 1
+    kept.busy = 2
+    fetched(tmp_path, pins)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WildmergeError, match="connection failed"):
+        fetched(tmp_path, pins, name="other")
+
+
+def test_one_data_set_that_is_gone_costs_no_other_lock(server, tmp_path, capsys):
+    del server.repositories["datasets/corypaik/prost"]
+    status, pins = locked(tmp_path)
+    assert status == 1 and sorted(pins) == ["Idavidrein/gpqa", "baber/piqa"]
+    assert "Not locked: data set corypaik/prost" in capsys.readouterr().err
+
+
+def test_all_data_sets_of_the_papers_suites_can_be_pinned():
+    names = suites.datasets_of("paper", SUITES["paper"])
+    assert len(names) == 15 and {"Idavidrein/gpqa", "corypaik/prost", "cais/mmlu"} <= set(names)
+    assert suites.datasets_of("demo", SUITES["demo"]) == []

@@ -21,118 +21,15 @@ from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
 from wildmerge.checkpoints.compatibility import EMBEDDING, HEAD
 from wildmerge.checkpoints.preview import ADMITTED, CONVERTED, UNUSABLE, USABLE
-from wildmerge.checkpoints.verdict import measure
 from wildmerge.cli import lock as lock_command
-from wildmerge.sources import _hub_client as client
 from wildmerge.sources.fetch import fetch_checkpoint
-from wildmerge.sources.lock import apply_lock, license_of, locked_files, read_lock
+from wildmerge.sources.lock import apply_lock, locked_files, read_lock
 from wildmerge.sources.preflight import UNSEEN, as_table, judge_rows
 from wildmerge.sources.resolve import resolve_lock
+from wilds import CHUNK, SINGLE, Wild, leftovers
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-CHUNK = 64
+INDEX = "model.safetensors.index.json"
 QUERY = "model.layers.0.self_attn.q_proj.weight"
-
-
-@pytest.fixture(scope="session")
-def family(tmp_path_factory) -> dict[str, Path]:
-    """Bases of both families, tied and untied, and an expert of each. Read only."""
-    folder = tmp_path_factory.mktemp("bases")
-    made = {
-        "llama": pico.llama(folder / "llama"),
-        "untied": pico.llama(folder / "untied", tied=False),
-        "qwen3": pico.qwen3(folder / "qwen3"),
-        # Rows 257 to 259 are padding, as Qwen's last hundreds are.
-        "padded": pico.qwen3(folder / "padded", vocab=260, tied=False),
-    }
-    return made | {f"{n}-expert": pico.expert(b, folder / f"{n}-x") for n, b in made.items()}
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with hubs.serve() as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(client, "PAUSE", 0.01)
-        monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-        # What arrives is kept in pieces of this size, 10 MB in earnest.
-        monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", CHUNK)
-        yield running
-
-
-class Wild:
-    """One repository `who/it`, made of an expert's files, and its base `meta/base`."""
-
-    def __init__(self, server, family, tmp_path, base):
-        self.server, self.base = server, family[base]
-        self.target = tmp_path / "checkpoints" / "it"
-        self.repository = hubs.Repository(hubs.from_folder(family[f"{base}-expert"]))
-        server.repositories["who/it"] = self.repository
-        server.repositories["meta/base"] = hubs.Repository(hubs.from_folder(self.base))
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        return self.repository.files
-
-    @property
-    def commit(self) -> str:
-        return self.repository.commit
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        path = self.target.parent / "scratch.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(self.files[SINGLE])
-        return load_file(path)
-
-    def put(self, tensors: dict[str, torch.Tensor], name=SINGLE) -> None:
-        path = self.target.parent / "scratch.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        save_file({n: t.contiguous() for n, t in tensors.items()}, path)
-        self.files[name] = path.read_bytes()
-
-    def config(self, remove=(), **changes) -> None:
-        config = json.loads(self.files["config.json"]) | changes
-        kept = {key: value for key, value in config.items() if key not in remove}
-        self.files["config.json"] = json.dumps(kept).encode()
-
-    def row(self, **changes) -> dict:
-        row = {"base": "pico", "model": "it", "repo": "who/it", "revision": self.commit}
-        return row | {"admit": ""} | changes
-
-    def preflight(self, **changes):
-        base = self.row(model="base", repo="meta/base", revision="")
-        return judge_rows([base, self.row(**changes)])[1]
-
-    def fetch(self, **options) -> dict[str, torch.Tensor]:
-        """Fetch it; returns its tensors by name, whatever shards they lie in."""
-        options = {"base": self.base} | options
-        revision = options.pop("revision", self.commit)
-        fetch_checkpoint("who/it", revision, self.target, **options)
-        assert leftovers(self.target) == []
-        return {n: t for f in self.target.glob("*.safetensors") for n, t in load_file(f).items()}
-
-    def verdict(self) -> dict:
-        return measure(self.base, self.target, self.row())
-
-    def conversions(self) -> list[str]:
-        return json.loads((self.target / "conversions.json").read_text())["conversions"]
-
-    def refused(self, match: str, **options) -> None:
-        """Fetching fails with a message that matches, and leaves nothing under the final name."""
-        with pytest.raises(WildmergeError, match=match):
-            self.fetch(**options)
-        assert not self.target.exists()
-
-
-@pytest.fixture
-def wild(server, family, tmp_path):
-    """Make a repository: wild("llama")."""
-    return lambda base="llama": Wild(server, family, tmp_path, base)
-
-
-def leftovers(target: Path) -> list[str]:
-    return sorted(p.name for p in target.parent.glob(f".{target.name}*"))
 
 
 def half(it: Wild) -> int:
@@ -852,7 +749,7 @@ def test_lock(wild, server):
     assert len(failed) == 1 and "pico/base" in failed[0] and "does not exist" in failed[0]
     locked = apply_lock(rows, lock)
     assert [row["revision"] for row in locked] == ["", it.commit, ""]
-    assert [license_of(row, lock) for row in locked] == ["", "gemma", ""]
+    assert [row["license"] for row in locked] == ["", "gemma", ""]
     assert locked_files(locked[1], lock) == files and locked_files(locked[0], lock) is None
 
     # What is locked stays, though the repository moves on; a download needs no listing.

@@ -13,6 +13,7 @@ sys.path.insert(0, str(HOME / "workflow/src"))
 
 from wildmerge import patches
 from wildmerge.home import config_folder, search_path
+from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
 from wildmerge.sources import locked_files, takes_pickles
 from wildmerge.sources import source_of
 from wildmerge.study import catalogue, paths, sheets
@@ -44,6 +45,8 @@ if workflow.is_main_process:
     check_tasks(SHEETS.suites, str(CONFIG / "suites.yaml"))
 NEEDS = Needs(SHEETS, paths.Scratch(config.get("scratch"), os.getcwd()))
 STUDIES = SHEETS.studies
+# The commits of the benchmarks' data sets.
+DATASETS = read_lock(CONFIG / DATASETS_LOCK)
 # Checkpoints that are fine-tuned here, for the examples.
 EXPERTS = load_experts(CONFIG, HOME / "workflow/schemas", SHEETS.models)
 # Merged weights, until they are evaluated: among the results, or on a site's scratch.
@@ -119,6 +122,17 @@ def refuse_missing():
         said = "; ".join(f"{', '.join(who)}: {lack}" for lack, who in lacking.items())
         raise WorkflowError(
             f"Checkpoints that can be had were expected in config/models.tsv, found {said}. Then "
+            "run again."
+        )
+    fetched = (
+        job.wildcards.suite for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite"
+    )
+    if names := sorted(
+        s for s in fetched if SHEETS.suites[s]["source"] == "hub" and not pins_of(s, DATASETS)
+    ):
+        raise WorkflowError(
+            "A commit was expected for every data set of the hub, found none for those of suite "
+            f"{', '.join(names)}. Type `make lock`, look at config/{DATASETS_LOCK}, commit it, and "
             "run again."
         )
 

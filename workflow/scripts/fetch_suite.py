@@ -5,4 +5,5 @@ from wildmerge.run import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0], f"fetch_suite {snakemake.wildcards.suite}"):
-        fetch_suite(snakemake.wildcards.suite, snakemake.params.suite, snakemake.output[0])
+        params = snakemake.params
+        fetch_suite(snakemake.wildcards.suite, params.suite, snakemake.output[0], params.pins)

@@ -9,7 +9,7 @@ from wildmerge.files import atomic_folder, read_json
 from wildmerge.merging import moved
 from wildmerge.reporting import model_card
 from wildmerge.run import job
-from wildmerge.sources import LOCK, apply_lock, license_of, read_lock
+from wildmerge.sources import LOCK, apply_lock, read_lock
 from wildmerge.study import read_rows
 
 
@@ -28,9 +28,7 @@ if __name__ == "__main__":
         scores = [read_json(path) for path in snakemake.input.scores]
         comparisons = read_table(snakemake.input.comparisons)
         config = Path(snakemake.params.config)
-        lock = read_lock(config / LOCK)
-        sheet = apply_lock(read_rows(config / "models.tsv"), lock)
-        sheet = [row | {"license": license_of(row, lock)} for row in sheet]
+        sheet = apply_lock(read_rows(config / "models.tsv"), read_lock(config / LOCK))
         yaml, folder = Path(snakemake.input.yaml), Path(snakemake.output[0]).parent
         with atomic_folder(folder) as part:
             ours = shutil.ignore_patterns(".snakemake*")

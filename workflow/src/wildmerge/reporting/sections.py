@@ -114,20 +114,27 @@ def checkpoints(
         lines.append(
             [
                 text(base_label(row["base"])), text(row["model"]), text(row["repo"]),
-                text((row.get("revision") or "unlocked")[:12]), text(row.get("domain") or None),
+                text((row.get("revision") or "unlocked")[:12]), _terms(row),
+                text(row.get("domain") or None),
                 state, distance, "–" if math.isnan(accuracy) else f"{100 * accuracy:.1f}",
                 told or "–", text(why or None),
             ]
         )  # fmt: skip
     header = [
-        "Base", "checkpoint", "repository", "revision", "domain", "verdict", "distance",
+        "Base", "checkpoint", "repository", "revision", "licence", "domain", "verdict", "distance",
         "accuracy, %", "gain over the base (95 % over questions)", "notes",
     ]  # fmt: skip
     told = (
         "<p>Distance is the norm of the task vector relative to the base's weights; accuracy is "
         "the mean over tasks (and suites) of the checkpoint alone.</p>"
     )
-    return told + table(header, lines, wide=(9,), names=3)
+    return told + table(header, lines, wide=(10,), names=3)
+
+
+def _terms(row: Mapping[str, Any]) -> str:
+    """The licence of a checkpoint as its card names it, and whether it is gated."""
+    gated = " (gated)" if row.get("gated") else ""
+    return text(f"{row.get('license') or 'not known'}{gated}")
 
 
 def provenance(

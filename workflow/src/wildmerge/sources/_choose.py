@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from wildmerge import WildmergeError
 from wildmerge.checkpoints import SMALL_FILES
+from wildmerge.files import check_name
 from wildmerge.tensors import INDEX, SINGLE
 
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.(safetensors|bin)")
@@ -60,6 +61,14 @@ def choose(names: set[str], where: str, read: Callable[[str], bytes], pickles: b
             f"Safetensors were expected in {where}, but it holds {there}. Quantised weights have "
             "lost what a task vector is made of: choose the repository that they were made from."
         )
+    for name in weights:
+        check_name(name, where)
+        if "/" in name:
+            raise WildmergeError(
+                f"All weights were expected at the top of {where}, but its index names {name}, in "
+                "a sub-folder. Choose another revision or another checkpoint, or put the files "
+                "side by side into a folder of your own and name it `dir:path`."
+            )
     if missing := [name for name in weights if name not in names]:
         raise WildmergeError(
             f"All shards that its index names were expected in {where}, but {missing[0]} is not "
@@ -70,8 +79,11 @@ def choose(names: set[str], where: str, read: Callable[[str], bytes], pickles: b
 
 def _placed(index: bytes, name: str, where: str) -> list[str]:
     try:
-        return sorted(set(json.loads(index)["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = set(json.loads(index)["weight_map"].values())
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a shard's name is no text")
+        return sorted(names)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WildmergeError(
             f"A JSON object with a `weight_map` was expected in {where}, file {name}, but it "
             f"cannot be read: {error!r}. Choose another revision or another checkpoint."
@@ -81,6 +93,7 @@ def _placed(index: bytes, name: str, where: str) -> list[str]:
 def _all_shards(names: set[str], where: str) -> list[str]:
     """All shards of a set without an index; their own names say how many there should be."""
     for name in names:
+        check_name(name, where)
         if match := _SHARD.fullmatch(name):
             stem, width, count, suffix = match[1], len(match[2]), match[3], match[4]
             for i in range(1, int(count) + 1):

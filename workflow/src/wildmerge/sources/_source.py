@@ -41,6 +41,7 @@ class Listing:
         files: name -> (bytes, digest); the digest may be "" where the source is never locked.
         read: (name, first, last) -> the bytes [first, last) of one file.
         license: as its model card names it, or "".
+        gated: whether its owner lets only those have it who accept terms.
         remote: whether its bytes have to be downloaded.
         notes: what a preflight tells people of it.
     """
@@ -50,12 +51,21 @@ class Listing:
     files: dict[str, tuple[int, str]]
     read: Callable[[str, int, int], bytes]
     license: str = ""
+    gated: bool = False
     remote: bool = True
     notes: list[str] = field(default_factory=list)
 
     def whole(self, name: str) -> bytes:
         """Read a small file."""
         return self.read(name, 0, self.files[name][0])
+
+
+def is_whole(file: object) -> bool:
+    """Whether a file's entry in the lock is [bytes, digest]."""
+    match file:
+        case [int(size), str(digest)]:
+            return size >= 0 and bool(re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", digest))
+    return False
 
 
 class Source(ABC):

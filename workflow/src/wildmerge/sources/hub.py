@@ -41,17 +41,8 @@ class Hub(Source):
         files = client.list_files(repo, revision).files if locked is None else locked
         names = choose(set(files), repo, partial(client.read, repo, revision), wanted.pickles)
         raw = folder.with_name(f".{folder.name}.download")
-        raw.mkdir(parents=True, exist_ok=True)
-        need = sum(files[name][0] for name in names)
-        have = sum(path.stat().st_size for path in raw.iterdir())
-        if (free := shutil.disk_usage(raw).free) < need - have:
-            raise WildmergeError(
-                f"{(need - have) / 1e9:.1f} GB were expected to be free for {repo} at "
-                f"{folder.parent}, but there are {free / 1e9:.1f} GB. Make room and run again."
-            )
-        for name in names:  # the small files come first, and with them most refusals
-            size, digest = files[name]
-            client.download(repo, revision, name, size, digest, raw / name)
+        # The small files come first, and with them most refusals.
+        client.download_files(repo, revision, {name: files[name] for name in names}, raw)
         convert({name: raw / name for name in names}, folder, wanted.base, repo, _link)
         shutil.rmtree(raw)
 

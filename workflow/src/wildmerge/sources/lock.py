@@ -1,10 +1,11 @@
 """The lock: which commit of each repository is used, and what its files must be.
 
 models.tsv is written by people and stays as they order and comment it; the lock is written by
-`make lock`, and is committed too: repository -> {revision, license, files: name -> [bytes,
+`make lock`, and is committed too: repository -> {revision, license, gated, files: name -> [bytes,
 digest]}.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from wildmerge.files import read_json
@@ -25,13 +26,21 @@ def takes_pickles(row: dict[str, str]) -> bool:
 
 
 def apply_lock(rows: list[dict[str, str]], lock: dict[str, dict]) -> list[dict[str, str]]:
-    """Fill empty revisions of hub rows from the lock; what the sheet says itself stands."""
-    return [
-        row | {"revision": lock.get(row["repo"], {}).get("revision", "")}
-        if source_of(row["repo"]).locked and not row["revision"]
-        else row
-        for row in rows
-    ]
+    """Fill what the lock knows of hub rows: an empty `revision`, and the terms.
+
+    Returns:
+        The rows, what the sheet says itself as it stands, with `license` (as its card names it;
+        "" where that is not known) and `gated` ("yes" or "").
+    """
+    return [_apply(row, lock) for row in rows]
+
+
+def _apply(row: dict[str, str], lock: dict[str, dict]) -> dict[str, str]:
+    entry = lock.get(row["repo"], {}) if source_of(row["repo"]).locked else {}
+    revision = row["revision"] or entry.get("revision", "")
+    known = entry if entry.get("revision") == revision else {}
+    gated = "yes" if known.get("gated") else ""
+    return row | {"revision": revision, "license": known.get("license", ""), "gated": gated}
 
 
 def locked_files(row: dict[str, str], lock: dict[str, dict]) -> dict[str, list] | None:
@@ -40,7 +49,17 @@ def locked_files(row: dict[str, str], lock: dict[str, dict]) -> dict[str, list] 
     return entry["files"] if entry and entry["revision"] == row["revision"] else None
 
 
-def license_of(row: dict[str, str], lock: dict[str, dict]) -> str:
-    """The licence that a row's model card named when it was locked; "" where none is known."""
-    entry = lock.get(row["repo"], {}) if source_of(row["repo"]).locked else {}
-    return entry.get("license", "") if entry.get("revision") == row["revision"] else ""
+def terms_of(rows: list[dict[str, str]]) -> str:
+    """The licences of rows and which of them are gated, as lines for people.
+
+    Args:
+        rows: with `license` and `gated`, as `apply_lock` gives them; others are passed over.
+    """
+    hub = [row for row in rows if source_of(row["repo"]).locked]
+    if not hub:
+        return ""
+    count = Counter(row["license"] or "not known" for row in hub)
+    lines = [f"Licences: {', '.join(f'{name} ({n})' for name, n in sorted(count.items()))}."]
+    if gated := sorted({row["repo"] for row in hub if row["gated"]}):
+        lines.append(f"Gated, terms to accept before the download: {', '.join(gated)}.")
+    return "\n".join(lines)

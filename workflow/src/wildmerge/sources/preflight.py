@@ -30,6 +30,8 @@ class Judgement:
         repo: of the row.
         verdict: whether it can be used, in a word or two.
         size: bytes to download.
+        license: as its model card names it, or "".
+        gated: whether its owner lets only those have it who accept terms.
         notes: sentences on it.
     """
 
@@ -38,6 +40,8 @@ class Judgement:
     repo: str
     verdict: str
     size: int = 0
+    license: str = ""
+    gated: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -61,6 +65,15 @@ def _look_or_error(row: dict[str, str]) -> _Seen | WildmergeError | None:
         return _look(row)
     except WildmergeError as error:
         return error
+    except Exception as error:  # what one repository holds must not cost the others
+        return _unreadable(row, error)
+
+
+def _unreadable(row: dict[str, str], error: Exception) -> WildmergeError:
+    return WildmergeError(
+        f"A checkpoint that can be read was expected in {row['repo']}, but it cannot be judged "
+        f"({type(error).__name__}: {str(error)[:200]}). Choose another checkpoint."
+    )
 
 
 def _look(row: dict[str, str]) -> _Seen | None:
@@ -85,6 +98,8 @@ def _judge(
     from wildmerge.checkpoints import judge
 
     judgement = Judgement(row["base"], row["model"], row["repo"], UNUSABLE)
+    if isinstance(seen, _Seen):
+        judgement.license, judgement.gated = seen.listing.license, seen.listing.gated
     if isinstance(seen, WildmergeError):
         judgement.notes.append(str(seen))
         return judgement
@@ -99,7 +114,10 @@ def _judge(
         judgement.notes.append("not locked")
     judgement.notes += seen.listing.notes
     is_base = row["model"] == "base"
-    judgement.verdict, notes = judge(seen.preview, base.preview, is_base, row["admit"])
+    try:
+        judgement.verdict, notes = judge(seen.preview, base.preview, is_base, row["admit"])
+    except Exception as error:  # as above
+        notes = [str(_unreadable(row, error))]
     judgement.notes += notes
     return judgement
 
@@ -107,9 +125,11 @@ def _judge(
 def as_table(judgements: list[Judgement]) -> str:
     """The judgements as one table for people, with the sum of bytes below it."""
     wide = max(len(f"{j.base}/{j.model}") for j in judgements)
+    terms = max(len(j.license or "-") for j in judgements)
     lines = [
         f"{f'{j.base}/{j.model}':{wide}}  {j.verdict:15}  {j.size / 1e9:7.2f} GB  "
-        f"{j.repo}{': ' if j.notes else ''}{'; '.join(j.notes)}"
+        f"{j.license or '-':{terms}}  {'gated' if j.gated else '':5}  {j.repo}"
+        f"{': ' if j.notes else ''}{'; '.join(j.notes)}"
         for j in judgements
     ]
     total = sum(j.size for j in judgements) / 1e9
