@@ -27,7 +27,7 @@ from wildmerge.files import read_json, write_json
 SCORE = {
     *("backend", "batch_size", "dtype", "softmax_dtype", "device", "model_digest"),
     *("suite_digest", "prompts_digest", "versions", "seconds", "load_seconds"),
-    *("batch_tokens", "tasks", "accuracy"),
+    *("batch_tokens", "tasks", "accuracy", "datasets"),
 }
 PIQA = [
     {"goal": f"{i}?", "sol1": "well" * (i % 4 + 1), "sol2": f"in {i} ways", "label": i % 2}
@@ -374,6 +374,15 @@ def test_finite_weights_whose_logits_overflow_are_a_result(home, tmp_path, backe
     scores, _ = score(home, model, backend=backend, resume=tmp_path / "tasks")
     assert scores["accuracy"] > 0
     assert not any(entry["diverged"] for entry in scores["tasks"].values())
+
+
+def test_the_commits_of_data_sets_are_recorded(home, scored, tmp_path):
+    assert scored[0]["datasets"] == {}  # out of a package
+    shutil.copytree(home / "suite", tmp_path / "suite")
+    spec = read_json(tmp_path / "suite/suite.json") | {"datasets": {"baber/piqa": "142f6d75"}}
+    write_json(tmp_path / "suite/suite.json", spec)
+    scores, _ = evaluate(home / "model", tmp_path / "suite", home / "prompts", dtype="float32")
+    assert scores["datasets"] == {"baber/piqa": "142f6d75"}
 
 
 def test_how_a_task_ran_is_recorded(home, scored, tmp_path):
