@@ -11,7 +11,7 @@ from drawing import PAPERS
 from project import ROOT
 from wildmerge import WildmergeError
 from wildmerge.analysis import scores
-from wildmerge.reporting import layout as tables
+from wildmerge.reporting import layout as tables, sections
 from wildmerge.reporting.looks import Looks
 
 PUBLISHED = ROOT / "config/published"
@@ -67,6 +67,19 @@ def test_tables_survive_the_way_through_csv(plan, tmp_path):
         back = scores.read_table(tmp_path / "table.csv")
         pd.testing.assert_frame_equal(frame, back, check_dtype=False)
         assert back["members"].iloc[0] == ""
+
+
+def test_a_merge_that_diverged_is_marked(plan, tmp_path):
+    def diverge(score):
+        score["tasks"]["boolq"] |= {"diverged": True}
+
+    merges = scores.read(edited(plan, tmp_path, 6, diverge))[1]
+    assert merges["diverged"].tolist() == ["boolq" if i == 6 else "" for i in range(len(plan))]
+    merges.to_csv(tmp_path / "merges.csv", index=False)
+    back = scores.read_table(tmp_path / "merges.csv")
+    columns = ["base", "subset", "recipe", "suite", "reference", "low", "high", "verdict"]
+    page = sections.every_merge(back, pd.DataFrame(columns=columns), LOOKS)
+    assert page.count("diverged on boolq") == 1
 
 
 def test_a_merge_without_scores_has_a_row_without_numbers(plan, tmp_path):

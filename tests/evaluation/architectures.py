@@ -23,8 +23,8 @@ PACKED = set(
     hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 jetmoe kolibri1 laguna lfm2
     llama llama4 llama4_text mellum minicpm3 minimax_m2 ministral ministral3 mistral mixtral
     mllama modernbert-decoder nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3
-    phi4_multimodal phimoe qwen2 qwen2_moe qwen3 qwen3_moe roc_bert seed_oss solar_open stablelm
-    starcoder2 vaultgemma youtu
+    phi4_multimodal phimoe qwen2 qwen2_moe qwen3 qwen3_moe roc_bert seed_oss smollm3 solar_open
+    stablelm starcoder2 vaultgemma youtu
     """.split()  # noqa: SIM905, a list would take a page
 )
 # What transformers itself can't make or run from a pico configuration, or not without more

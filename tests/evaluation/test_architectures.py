@@ -58,6 +58,8 @@ def compare(kind, dtype, sinks):
     ],
 )
 def test_like_hf_or_as_hf(kind, dtype):
+    if kind == "inkling2_text" and dtype == torch.bfloat16:
+        pytest.skip("transformers itself can't run it in bfloat16")
     if compare(kind, dtype, sinks=0):
         for sinks in (3, 8):
             compare(kind, dtype, sinks)

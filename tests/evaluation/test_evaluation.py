@@ -17,7 +17,7 @@ import transformers
 from lm_eval.api.metrics import pooled_sample_stderr, sample_stddev
 from test_suites import wheel
 from wildmerge import WildmergeError
-from wildmerge.evaluation import prompts, scoring as evaluation, suites
+from wildmerge.evaluation import export, prompts, scoring as evaluation, suites
 from wildmerge.evaluation.outcomes import COMPARED_OUTCOMES, OUTCOMES, correct
 from wildmerge.evaluation.scoring import evaluate
 from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM
@@ -27,7 +27,7 @@ from wildmerge.files import read_json, write_json
 SCORE = {
     *("backend", "batch_size", "dtype", "softmax_dtype", "device", "model_digest"),
     *("suite_digest", "prompts_digest", "versions", "seconds", "load_seconds"),
-    *("batch_tokens", "tasks", "accuracy"),
+    *("batch_tokens", "tasks", "accuracy", "datasets"),
 }
 PIQA = [
     {"goal": f"{i}?", "sol1": "well" * (i % 4 + 1), "sol2": f"in {i} ways", "label": i % 2}
@@ -56,6 +56,7 @@ SPEC = {
         "files": {"test": "some/{dataset_name}.arrow"},
     },
 }
+LEAVES = ["piqa", "commonsense_qa", "mmlu_virology", "mmlu_anatomy"]
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +144,9 @@ def test_both_backends_agree_on_every_question(home, scored):
 
 def command_line(home, model, folder, *start):
     """Accuracies and samples of lm-eval's own command line on the suite's task files."""
-    leaves = ["piqa", "commonsense_qa", "mmlu_virology", "mmlu_anatomy"]
     # fmt: off
     command = [
-        sys.executable, *(start or ("-m", "lm_eval")), "run", "--model", model, "--tasks", *leaves,
+        sys.executable, *(start or ("-m", "lm_eval")), "run", "--model", model, "--tasks", *LEAVES,
         "--model_args", f"pretrained={home / 'model'},dtype=float32", "--device", "cpu",
         "--batch_size", "4", "--include_path", str(home / "suite/tasks"), "--log_samples",
         "--output_path", str(folder),
@@ -159,9 +159,14 @@ def command_line(home, model, folder, *start):
     }
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
+    return read_results(folder)
+
+
+def read_results(folder):
+    """lm-eval's results and samples in a folder."""
     results = read_json(next(folder.glob("**/results_*.json")))["results"]
     samples = {}
-    for leaf in leaves:
+    for leaf in LEAVES:
         (file,) = folder.glob(f"**/samples_{leaf}_*.jsonl")
         samples[leaf] = [json.loads(line) for line in file.read_text().splitlines()]
     return results, samples
@@ -185,6 +190,28 @@ def assert_like_the_command_line(scored, results, samples):
 
 def test_like_lm_evals_command_line(home, scored, tmp_path):
     assert_like_the_command_line(scored, *command_line(home, "hf", tmp_path))
+
+
+def test_an_export_is_what_the_command_line_writes(home, scored, tmp_path):
+    scores, items = scored
+    write_json(tmp_path / "few.json", {"suite": "few"} | scores)
+    pq.write_table(items, tmp_path / "few.items.parquet")
+    export(tmp_path / "few.json", home / "suite", tmp_path / "out")
+    results, samples = command_line(home, "hf", tmp_path / "lm-eval")
+    assert_like_the_command_line(scored, *read_results(tmp_path / "out"))
+    ours, ours_samples = read_results(tmp_path / "out")
+    for leaf, entry in results.items():
+        assert set(ours[leaf]) == set(entry)
+        for key in (k for k in entry if k.startswith("acc")):
+            assert ours[leaf][key] == pytest.approx(entry[key])
+        for one, other in zip(ours_samples[leaf], samples[leaf], strict=True):
+            assert set(one) == set(other)
+            kept = ("doc_id", "doc", "target", "arguments", "doc_hash", "prompt_hash", "acc")
+            assert [one[key] for key in kept] == [other[key] for key in kept]
+    write_json(tmp_path / "few.json", scores | {"suite_digest": "0" * 64})
+    with pytest.raises(WildmergeError, match="digest"):
+        export(tmp_path / "few.json", home / "suite", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
@@ -374,6 +401,15 @@ def test_finite_weights_whose_logits_overflow_are_a_result(home, tmp_path, backe
     scores, _ = score(home, model, backend=backend, resume=tmp_path / "tasks")
     assert scores["accuracy"] > 0
     assert not any(entry["diverged"] for entry in scores["tasks"].values())
+
+
+def test_the_commits_of_data_sets_are_recorded(home, scored, tmp_path):
+    assert scored[0]["datasets"] == {}  # out of a package
+    shutil.copytree(home / "suite", tmp_path / "suite")
+    spec = read_json(tmp_path / "suite/suite.json") | {"datasets": {"baber/piqa": "142f6d75"}}
+    write_json(tmp_path / "suite/suite.json", spec)
+    scores, _ = evaluate(home / "model", tmp_path / "suite", home / "prompts", dtype="float32")
+    assert scores["datasets"] == {"baber/piqa": "142f6d75"}
 
 
 def test_how_a_task_ran_is_recorded(home, scored, tmp_path):

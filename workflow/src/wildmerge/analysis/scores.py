@@ -28,7 +28,13 @@ MERGES = [
     "norm_rounded",
     "merge_seconds",
     "evaluate_seconds",
+    "diverged",
 ]
+
+TEXT = [
+    "base", "subset", "members", "recipe", "suite", "best_model", "task", "metric", "reference",
+    "reference_model", "verdict", "diverged",
+]  # fmt: skip
 
 
 def where(row: Mapping[str, Any]) -> str:
@@ -69,7 +75,8 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
 
     Returns:
         The frames with columns `SCORES` (value a fraction) and `MERGES` (accuracies are fractions,
-        the mean over tasks; gains are percentage points; norms are L2; times seconds).
+        the mean over tasks; gains are percentage points; norms are L2; times seconds; diverged is
+        the tasks on which a model's log-likelihoods overflow, which count as wrong).
 
     Raises:
         WildmergeError: a score is not finite, does not belong to its row, or was taken on other
@@ -80,7 +87,7 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
     suites: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, int]]] = {}
     for row in plan:
         model = {key: row[key] for key in MODEL} | {"members": ";".join(row["members"])}
-        merge = model | {"accuracy": None, "evaluate_seconds": None}
+        merge = model | {"accuracy": None, "evaluate_seconds": None, "diverged": ""}
         merge |= {"norm": 0.0 if row["subset"] == "base" else None}
         if row.get("summary") and Path(row["summary"]).exists():
             summary = read_json(row["summary"])
@@ -99,7 +106,9 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
                 f"asked {asked} (task: questions) and {where(first)} {expected}. One of the two is "
                 "older than the suite: delete its score file and run again."
             )
+        diverged = [task for task, entry in score["tasks"].items() if entry.get("diverged")]
         merge |= {"accuracy": score["accuracy"], "evaluate_seconds": score["seconds"]}
+        merge["diverged"] = ";".join(diverged)
         for task, entry in score["tasks"].items():
             keys = ("metric", "value", "stderr", "questions")
             task_rows.append(model | {"task": task} | {key: entry[key] for key in keys})
@@ -115,7 +124,7 @@ def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
     questions it is compared on, as in the paper's Table 2; ties go to the first by name.
     """
     merges = merges.copy()
-    numbers = [c for c in MERGES[MERGES.index("accuracy") :] if c != "best_model"]
+    numbers = [c for c in MERGES[MERGES.index("accuracy") :] if c not in TEXT]
     merges[numbers] = merges[numbers].astype(float)
     merges["best_model"] = merges["best_model"].astype(object)
     for _, group in merges.groupby(["base", "suite"], sort=False):
@@ -134,16 +143,10 @@ def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
     return merges[MERGES]
 
 
-TEXT = [
-    "base", "subset", "members", "recipe", "suite", "best_model", "task", "metric", "reference",
-    "reference_model", "verdict",
-]  # fmt: skip
-
-
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV of a study (scores, merges, comparisons, ...) with the types it had."""
     frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
-    return frame.fillna({"members": ""})
+    return frame.fillna({"members": "", "diverged": ""})
 
 
 def sweep(

@@ -123,7 +123,7 @@ def _table(scores: dict[str, Any]) -> str:
         stderr = "" if row["stderr"] is None else f"{100 * row['stderr']:.2f}"
         lines.append(
             f"{task:28}{row['metric']:>10}{row['questions']:>11}{100 * row['value']:>10.2f}"
-            f"{stderr:>9}"
+            f"{stderr:>9}{'  diverged' if row['diverged'] else ''}"
         )
     lines.append(f"{'mean over tasks':28}{'':21}{100 * scores['accuracy']:>10.2f}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from wildmerge.cli import (
     compare,
     digest,
     evaluate,
+    export,
     lm_eval,
     lock,
     merge,
@@ -42,6 +43,7 @@ COMMANDS: dict[str, _Command] = {
     "merge": merge,
     "evaluate": evaluate,
     "compare": compare,
+    "export": export,
     "lm-eval": lm_eval,
     "digest": digest,
 }

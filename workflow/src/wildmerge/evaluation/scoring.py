@@ -148,6 +148,8 @@ def evaluate(
     scores = {
         **settings,
         "softmax_dtype": softmax_dtype or _logits_dtype(lm),
+        # Of the hub: name -> commit.
+        "datasets": spec.get("datasets", {}),
         "seconds": round(load_seconds + sum(cost["seconds"] for cost in costs.values()), 3),
         "load_seconds": round(load_seconds, 3),
         # Tokens a forward pass, where the backend counts in tokens.

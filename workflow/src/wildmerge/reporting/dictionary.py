@@ -29,6 +29,7 @@ COLUMNS = {
     "gain_over_best": "accuracy minus best_accuracy, percentage points",
     "norm": "L2 norm of the merged update before rounding to 16 bits",
     "norm_rounded": "the same after rounding",
+    "diverged": "tasks on which its log-likelihoods overflow, all counted wrong, separated by `;`",
     "merge_seconds": "seconds that the merge took",
     "evaluate_seconds": "seconds that the evaluation took",
     "reference": "`base`, or `best`: the best single checkpoint, chosen on one half of the "

@@ -200,7 +200,8 @@ def every_merge(name: str, merges: pd.DataFrame, comparisons: pd.DataFrame, look
             text(looks.label(r.recipe)), text(r.members.replace(";", ", ")),
             "–" if math.isnan(r.accuracy) else f"{100 * r.accuracy:.2f}",
             signed(r.gain), interval(r.low, r.high),
-            "not measured" if math.isnan(r.accuracy)
+            f"diverged on {text(r.diverged.replace(';', ', '))}" if getattr(r, "diverged", "")
+            else "not measured" if math.isnan(r.accuracy)
             else word(r.verdict) if isinstance(r.verdict, str) else "–",
             "–" if math.isnan(r.norm) else f"{r.norm:.4g}",
             f"<code>{text(paths.kept(name, r.base, r.subset, r.recipe))}</code>",

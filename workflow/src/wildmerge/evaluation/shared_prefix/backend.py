@@ -170,6 +170,9 @@ class SharedPrefixLM(HFLM):
             return f"its positions depend on the length of the input beyond {trained} tokens"
         if not self._tried:
             self._tried, self._flaw = True, self._trial(config)
+            if self.device.type == "cuda":
+                # The widened weights must not count against the budget.
+                torch.cuda.empty_cache()
         if self._flaw:
             return self._flaw
         slides = "sliding_attention" in (
