@@ -267,8 +267,13 @@ def list_files(repo: str, revision: str | None = None, kind: Kind = "model") -> 
     api = HfApi(endpoint=endpoint(), token=_token())
 
     def ask() -> tuple[Any, dict[str, tuple[Any, Any]]]:
+        # By name even where it is the usual one: a mirror may know no other way.
         info: Any = api.repo_info(
-            repo, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT
+            repo,
+            repo_type=kind,
+            revision=revision or "main",
+            files_metadata=True,
+            timeout=TIMEOUT,
         )
         siblings = info.siblings or []
         files = {f.rfilename: (f.size, f.lfs.sha256 if f.lfs else f.blob_id) for f in siblings}
