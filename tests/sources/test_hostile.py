@@ -348,6 +348,38 @@ def test_a_small_file_that_is_none_is_not_read_into_memory(wild):
         client.read("who/it", it.commit, "config.json", 0, 10_000_000_000)
 
 
+def test_an_answer_without_end_is_left(wild, server):
+    it = wild()
+    sent = []
+
+    def endless(request):
+        request.send_response(200)
+        request.end_headers()
+        request.close_connection = True
+        with suppress(OSError):
+            while len(sent) < 400:
+                request.wfile.write(bytes(1 << 20))
+                sent.append(1)
+
+    server.instead["/revision/main"] = endless
+    with pytest.raises(WildmergeError, match="longer than 20 MB"):
+        client.list_files("who/it")
+    assert it and len(sent) < 100
+
+
+def test_the_next_page_is_not_asked_for_elsewhere_with_the_token(wild, server, monkeypatch):
+    it = wild()
+    it.repository.sizeless = True
+    monkeypatch.setenv("HF_TOKEN", "good")
+    elsewhere = server.url.replace("127.0.0.1", "localhost")
+    link = f'<{elsewhere}/cdn/who/it/x/config.json>; rel="next"'
+    page = [{"type": "file", "path": "a", "size": 1, "oid": "0" * 40}]
+    server.instead[f"/tree/{it.commit}"] = answer(200, json.dumps(page).encode(), Link=link)
+    with pytest.raises(WildmergeError, match="at another address"):
+        client.list_files("who/it")
+    assert server.leaked == []
+
+
 # --- Refusals and whose fault they are -----------------------------------------------------------
 
 
@@ -407,8 +439,7 @@ def test_no_private_function_of_the_hubs_client_is_used():
     # Documented, all of them; `constants` and `build_hf_headers` are so without being in a list.
     public = {
         "huggingface_hub": {*huggingface_hub.__all__, "constants"},
-        "huggingface_hub.hf_api": {"RepoFile"},
-        "huggingface_hub.utils": {"build_hf_headers", "get_session", "hf_raise_for_status"},
+        "huggingface_hub.utils": {"build_hf_headers", "validate_repo_id"},
     }
     tree = ast.parse(Path(client.__file__).read_text())
     for node in ast.walk(tree):
