@@ -60,7 +60,7 @@ def make(folder, plan, bases, pool, figures=FIGURES):
     sheet, verdicts = [], []
     for base in bases:
         sheet.append({"base": base, "model": "base", "repo": "org/base", "revision": "0" * 40,
-                      "domain": "", "note": ""})  # fmt: skip
+                      "license": "gemma", "gated": "yes", "domain": "", "note": ""})  # fmt: skip
         for i in range(pool):
             model = f"expert-{i + 1:02d}"
             sheet.append({"base": base, "model": model, "repo": f"<b>/{model}", "revision": "",
@@ -163,6 +163,11 @@ def test_checkpoints_versions_and_digests_are_told(reader):
         "b" * 64,
     ):
         assert told in text
+
+
+def test_licences_and_gates_of_the_checkpoints_are_told(reader):
+    assert reader.texts.count("gemma (gated)") == 2  # the base of both families
+    assert reader.texts.count("not known") == 8
 
 
 def test_every_column_of_the_data_is_explained(small):

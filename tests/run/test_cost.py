@@ -84,6 +84,7 @@ def test_make_plan_prints_a_whole_study(tmp_path):
     done = wildmerge("plan", "diagnostics", cwd=tmp_path)
     assert "similarity" in done.stdout
     assert "Peak disk" in done.stdout
+    assert "Licences: not known (" in done.stdout  # no lock here
 
 
 def test_an_unknown_study_is_said(tmp_path):

@@ -210,13 +210,13 @@ def test_a_wheel_that_is_a_bomb(tmp_path):
 def bad_rows(it, server):
     """A row of each kind of trouble, and good ones around them."""
     names = ["who/a--b", "who/html", "who/circle", "who/list", "who/null", "who/deep", "who/odd"]
-    server.instead["/api/models/who/html"] = page()
-    away = answer(302, Location="/api/models/who/circle")
-    server.instead["/api/models/who/circle"] = away
+    server.instead["/api/models/who/html/revision/main"] = page()
+    away = answer(302, Location="/api/models/who/circle/revision/main")
+    server.instead["/api/models/who/circle/revision/main"] = away
     as_json = {"Content_Type": "application/json"}
-    server.instead["/api/models/who/list"] = answer(200, b"[1, 2]", **as_json)
-    server.instead["/api/models/who/null"] = answer(200, b"null", **as_json)
-    server.instead["/api/models/who/deep"] = answer(200, b"[" * 100000, **as_json)
+    server.instead["/api/models/who/list/revision/main"] = answer(200, b"[1, 2]", **as_json)
+    server.instead["/api/models/who/null/revision/main"] = answer(200, b"null", **as_json)
+    server.instead["/api/models/who/deep/revision/main"] = answer(200, b"[" * 100000, **as_json)
     server.repositories["who/odd"] = hubs.Repository(it.files | {"config.json": b"[" * 100000})
     return [it.row(model=name[4:], repo=name, revision="") for name in names]
 
@@ -257,7 +257,7 @@ def test_the_lock_is_saved_as_it_goes(wild, server, tmp_path, monkeypatch):
         hubs.reply(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
 
     seen = []
-    server.instead["/api/models/who/it"] = interrupted
+    server.instead["/api/models/who/it/revision/main"] = interrupted
     lock_command.update(tmp_path)
     assert it and seen[0] == ["meta/base"]
 
@@ -348,6 +348,38 @@ def test_a_small_file_that_is_none_is_not_read_into_memory(wild):
         client.read("who/it", it.commit, "config.json", 0, 10_000_000_000)
 
 
+def test_an_answer_without_end_is_left(wild, server):
+    it = wild()
+    sent = []
+
+    def endless(request):
+        request.send_response(200)
+        request.end_headers()
+        request.close_connection = True
+        with suppress(OSError):
+            while len(sent) < 400:
+                request.wfile.write(bytes(1 << 20))
+                sent.append(1)
+
+    server.instead["/revision/main"] = endless
+    with pytest.raises(WildmergeError, match="longer than 20 MB"):
+        client.list_files("who/it")
+    assert it and len(sent) < 100
+
+
+def test_the_next_page_is_not_asked_for_elsewhere_with_the_token(wild, server, monkeypatch):
+    it = wild()
+    it.repository.sizeless = True
+    monkeypatch.setenv("HF_TOKEN", "good")
+    elsewhere = server.url.replace("127.0.0.1", "localhost")
+    link = f'<{elsewhere}/cdn/who/it/x/config.json>; rel="next"'
+    page = [{"type": "file", "path": "a", "size": 1, "oid": "0" * 40}]
+    server.instead[f"/tree/{it.commit}"] = answer(200, json.dumps(page).encode(), Link=link)
+    with pytest.raises(WildmergeError, match="at another address"):
+        client.list_files("who/it")
+    assert server.leaked == []
+
+
 # --- Refusals and whose fault they are -----------------------------------------------------------
 
 
@@ -367,7 +399,7 @@ def test_an_expired_signature_is_asked_for_again(wild, server, monkeypatch):
 def test_a_disabled_repository_is_not_blamed_on_the_token(wild, server):
     it = wild()
     message = {"X-Error-Message": "Access to this resource is disabled."}
-    server.instead["/api/models/who/it"] = lambda r: hubs.reply(r, 403, b"", message)
+    server.instead["/api/models/who/it/revision/main"] = lambda r: hubs.reply(r, 403, b"", message)
     server.instead[f"/revision/{it.commit}"] = lambda r: hubs.reply(r, 403, b"", message)
     with pytest.raises(WildmergeError, match="disabled") as error:
         it.fetch()
@@ -380,7 +412,7 @@ def test_a_hub_that_says_when_is_asked_then(wild, server, monkeypatch):
     paused = []
     monkeypatch.setattr(client.time, "sleep", paused.append)
     busy = answer(429, b"", Retry_After="7")
-    server.instead["/api/models/who/it"] = [busy]
+    server.instead["/api/models/who/it/revision/main"] = [busy]
     assert client.list_files("who/it").revision == it.commit
     assert paused == [7]
     paused.clear()
@@ -388,7 +420,7 @@ def test_a_hub_that_says_when_is_asked_then(wild, server, monkeypatch):
     client.read("who/it", it.commit, SINGLE, 0, 8)
     assert paused == [11]
     paused.clear()
-    server.instead["/api/models/who/it"] = [answer(429, b"", Retry_After="900000")]
+    server.instead["/api/models/who/it/revision/main"] = [answer(429, b"", Retry_After="900000")]
     client.list_files("who/it")
     assert paused == [client.LONGEST_PAUSE]
 
@@ -407,8 +439,7 @@ def test_no_private_function_of_the_hubs_client_is_used():
     # Documented, all of them; `constants` and `build_hf_headers` are so without being in a list.
     public = {
         "huggingface_hub": {*huggingface_hub.__all__, "constants"},
-        "huggingface_hub.hf_api": {"RepoFile"},
-        "huggingface_hub.utils": {"build_hf_headers", "get_session", "hf_raise_for_status"},
+        "huggingface_hub.utils": {"build_hf_headers", "validate_repo_id"},
     }
     tree = ast.parse(Path(client.__file__).read_text())
     for node in ast.walk(tree):

@@ -94,6 +94,17 @@ def test_from_preflight_to_gate(hub_project, server, pico_family, monkeypatch):
     assert np.load(hub_project.folder / similarity)["models"].tolist() == EXPERTS
 
 
+def test_questions_that_are_not_locked_are_refused_before_the_first_job(hub_project):
+    tasks = {"piqa": {"metric": "acc", "num_fewshot": 0}}
+    suite = {"description": "From the hub.", "source": "hub", "dtype": "float32", "tasks": tasks}
+    hub_project.write("config/suites.yaml", {"few": suite})
+    assert hub_project.jobs("resources/suites/few")["fetch_suite"] == 1
+    done = hub_project.snakemake("resources/suites/few", check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode and "found none for those of suite few" in said and "make lock" in said
+    assert not (hub_project.folder / "logs/fetch_suite").exists()
+
+
 def test_the_projects_own_sheet_is_locked_row_by_row(server, tmp_path):
     """`make lock` on the 62 hub rows of the study, none of which this hub has but two."""
     (tmp_path / "models.tsv").write_text((ROOT / "config/models.tsv").read_text())

@@ -106,13 +106,14 @@ def study_from(url: str, project, monkeypatch) -> dict:
     locks = [read_json(folder / f"config/{kind}.lock.json") for kind in ("models", "datasets")]
     checkpoints = [path for path in (folder / "resources/checkpoints").rglob("*") if path.is_file()]
     summary = read_json(folder / "results/merges/pico/n02-01/task_arithmetic/summary.json")
+    scores = read_json(folder / SCORES)["tasks"]["piqa"]
     return {
         "locked": [{name: entry["files"] for name, entry in lock.items()} for lock in locks],
         "judged": [row["verdict"] for row in read_json(folder / preflight)],
         "checkpoints": {str(p.relative_to(folder)): p.read_bytes() for p in checkpoints},
         "questions": read_json(folder / "resources/suites/few/suite.json")["digest"],
         "merge": {key: summary[key] for key in summary if "digest" in key},
-        "scores": read_json(folder / SCORES)["tasks"],
+        "scores": {key: scores[key] for key in ("value", "stderr", "questions", "metric")},
     }
 
 

@@ -229,7 +229,7 @@ def test_what_another_revision_left_behind_is_not_taken(wild, family, server):
 def test_a_hub_that_refuses_for_good_is_asked_once(wild, server):
     it = wild()
     it.repository.refuses = 451
-    it.refused("it refused with status 451. Choose another checkpoint")
+    it.refused("it refused with status 451. Choose another")
     assert len(server.requests) == 1
 
 

@@ -6,6 +6,7 @@ checked by their digests, and names by `wildmerge.files.check_name` before a pat
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,6 @@ from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import (
-    HfApi,
     constants,
     get_hf_file_metadata,
     get_session,
@@ -38,8 +38,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers, validate_repo_id
 
 from wildmerge import WildmergeError
 from wildmerge.files import check_name, sha256_file
@@ -54,6 +53,7 @@ TRIES = 5  # of one request; those of one file go on where the last one stopped
 PAUSE = 2.0  # seconds before the second try, doubled for every further one
 LONGEST_PAUSE = 300.0  # seconds, whatever a server asks for; the hub counts requests in 5 minutes
 LARGEST_READ = 50_000_000  # bytes that are read into memory; tokenizers have some 30 MB
+LARGEST_ANSWER = 20_000_000  # bytes of the API's answer; a file takes some 200 of them
 XET_FROM = 50_000_000  # bytes from which a parallel transfer is worth the request before it
 
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -264,45 +264,79 @@ def list_files(repo: str, revision: str | None = None, kind: Kind = "model") -> 
     Raises:
         WildmergeError: it is gone, private, has no such commit, or the server tells no sizes.
     """
-    api = HfApi(endpoint=endpoint(), token=_token())
+    shown = _shown(repo, kind)
+    api = f"{endpoint()}/api/{kind}s/{repo}"
 
-    def ask() -> tuple[Any, dict[str, tuple[Any, Any]]]:
-        info: Any = api.repo_info(
-            repo, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT
-        )
-        siblings = info.siblings or []
-        files = {f.rfilename: (f.size, f.lfs.sha256 if f.lfs else f.blob_id) for f in siblings}
+    def ask() -> tuple[dict[str, Any], dict[str, tuple[Any, Any]]]:
+        validate_repo_id(repo)
+        # By name even where it is the usual one: a mirror may know no other way.
+        info, _ = _json(f"{api}/revision/{revision or 'main'}?blobs=true")
+        siblings = info.get("siblings") or []
+        files = {file["rfilename"]: _size_and_digest(file, "blobId", "sha256") for file in siblings}
         if not all(map(_is_known, files.values())):
-            files = _tree(api, repo, info.sha, kind)
+            files = _tree(f"{api}/tree/{info['sha']}?recursive=true")
         return info, files
 
-    info, files = _patiently(ask, _shown(repo, kind), revision)
-    if not all(map(_is_known, files.values())) or not re.fullmatch("[0-9a-f]{40}", info.sha or ""):
-        raise _sizeless(repo)
+    info, files = _patiently(ask, shown, revision)
+    name, commit = str(info.get("id") or repo), str(info.get("sha"))
+    if not all(map(_is_known, files.values())) or not re.fullmatch("[0-9a-f]{40}", commit):
+        raise _sizeless(shown)
     # A card may name several, or a name of its own for "other".
-    card: Any = info.card_data or {}
+    card = info.get("cardData")
+    card = card if isinstance(card, dict) else {}
     names = card.get("license_name") or card.get("license") or ""
     return Listing(
-        repo=info.id,
-        revision=info.sha,
+        repo=name,
+        revision=commit,
         files=files,
-        read=partial(read, info.id, info.sha, kind=kind),
-        license=", ".join([names] if isinstance(names, str) else map(str, names)),
-        gated=bool(info.gated),
-        notes=[] if info.id == repo else [f"it is called {info.id} now"],
+        read=partial(read, name, commit, kind=kind),
+        license=", ".join(map(str, names)) if isinstance(names, list) else str(names),
+        gated=bool(info.get("gated")),
+        notes=[] if name == repo else [f"it is called {name} now"],
     )
 
 
-def _tree(api: HfApi, repo: str, revision: str, kind: Kind) -> dict[str, tuple[Any, Any]]:
+def _json(url: str) -> tuple[Any, str]:
+    """What the hub's API says, and the address of the next page, or "".
+
+    The hub's own client would take an answer of any length into memory.
+    """
+    headers = build_hf_headers(token=_token())
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as answer:
+        content = bytearray()
+        for piece in answer.iter_bytes():
+            content += piece
+            if len(content) > LARGEST_ANSWER:
+                raise _WrongAnswer(f"its answer is longer than {LARGEST_ANSWER / 1e6:.0f} MB")
+        hf_raise_for_status(answer)
+    return json.loads(content), answer.links.get("next", {}).get("url", "")
+
+
+def _tree(page: str) -> dict[str, tuple[Any, Any]]:
     """The files again, asked for in another way: a mirror may tell sizes here alone."""
-    try:
-        tree = api.list_repo_tree(repo, repo_type=kind, revision=revision, recursive=True)
-        found: list[Any] = [entry for entry in tree if isinstance(entry, RepoFile)]
-    except HfHubHTTPError as error:
-        if error.response.status_code in (404, 405, 501):
-            return {"": (None, None)}
-        raise
-    return {f.path: (f.size, f.lfs.sha256 if f.lfs else f.blob_id) for f in found}
+    files: dict[str, tuple[Any, Any]] = {}
+    while page:
+        if not page.startswith(f"{endpoint()}/"):  # the token goes nowhere else
+            raise _WrongAnswer("its listing goes on at another address")
+        try:
+            found, page = _json(page)
+        except HfHubHTTPError as error:
+            if error.response.status_code in (404, 405, 501):
+                return {"": (None, None)}
+            raise
+        before = len(files)
+        for entry in found:
+            if entry["type"] == "file":
+                files[entry["path"]] = _size_and_digest(entry, "oid", "oid")
+        if len(files) == before:
+            break
+    return files
+
+
+def _size_and_digest(entry: dict[str, Any], small: str, large: str) -> tuple[Any, Any]:
+    """A file's size and digest, by the keys of a small one's and of a large one's."""
+    lfs = entry.get("lfs")
+    return entry.get("size"), lfs.get(large) if lfs else entry.get(small)
 
 
 def _is_known(file: tuple[Any, Any]) -> bool:
