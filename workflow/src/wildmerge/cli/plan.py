@@ -26,18 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from wildmerge.run import cost
-    from wildmerge.study import BASE, sheets
+    from wildmerge.study import BASE, Needs, paths, sheets
     from wildmerge.validation import read_yaml
 
     config = config_folder()
     loaded = sheets.load(config, home() / "workflow/schemas")
+    target = arguments.study
+    if "/" not in target and target not in sheets.rule_names():
+        Needs(loaded, paths.Scratch()).study(target)
     gb = {base: float(row["gb"]) for (base, model), row in loaded.models.items() if model == BASE}
     backend = read_yaml(config / "config.yaml")["backend"]
-    jobs = cost.read_dry_run(_dry_run(arguments.study))
+    jobs = cost.read_dry_run(_dry_run(target))
     measured = cost.read_benchmarks(Path("benchmarks"))
     methods = {name: recipe["merge_method"] for name, recipe in loaded.recipes.items()}
     rows = cost.estimate(jobs, gb, loaded.members, methods, backend, measured)
-    print(cost.render(arguments.study, rows, jobs, gb, _disk_limit()))
+    print(cost.render(target, rows, jobs, gb, _disk_limit()))
     return 0
 
 
