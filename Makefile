@@ -13,14 +13,24 @@ MODEL ?= resources/checkpoints/smollm2-135m/base
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-env: $(VENV)/.complete ## create .venv: the packages of requirements.lock, and this one as it stands here
+env: $(VENV)/.complete ## create .venv: the packages of requirements.lock, and this one: make env [TORCH=cu130|cu126|cpu]
+
+# Another build of torch than the last one asked for.
+ifneq ($(TORCH),)
+ifneq ($(TORCH),$(shell cat $(VENV)/.torch 2>/dev/null))
+.PHONY: $(VENV)/.complete
+endif
+endif
 
 $(VENV)/.complete: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer was expected, found $$($(PYTHON) --version). Name one: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements.lock
+	build=$$($(BIN)/python envs/choose_torch.py $(TORCH)) && $(BIN)/pip install --quiet \
+	  $(if $(WILDMERGE_TORCH_INDEX),--extra-index-url "$(WILDMERGE_TORCH_INDEX)") \
+	  --requirement requirements.lock "$$build"
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	echo $(TORCH) > $(VENV)/.torch
 	touch $@
 
 pins: env ## write requirements.lock and envs/wildmerge.yaml from pyproject.toml: make pins [UPGRADE="ruff torch"]

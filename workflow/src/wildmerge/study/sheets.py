@@ -132,6 +132,12 @@ class Sheets:
     study_recipes: dict[str, dict[str, dict]]
 
 
+def rule_names() -> set[str]:
+    """The rules of the workflow, which are targets as studies are."""
+    snakefile = read_text(home() / "Snakefile")
+    return set(re.findall(r"^rule (\w+):", snakefile, flags=re.MULTILINE))
+
+
 def load(config: Path, schemas: Path) -> Sheets:
     """Read and check every sheet below `config`; raise WildmergeError for the first fault."""
 
@@ -152,8 +158,7 @@ def load(config: Path, schemas: Path) -> Sheets:
     recipes = {name: recipe for name, recipe in by_default.items() if recipe}
     recipes |= checked("recipes", methods.schema())
     study_schema = schema("study")
-    snakefile = read_text(home() / "Snakefile")
-    rules = set(re.findall(r"^rule (\w+):", snakefile, flags=re.MULTILINE))
+    rules = rule_names()
     studies: dict[str, dict[str, Any]] = {}
     evaluations: dict[str, list[Evaluation]] = {}
     members: dict[tuple[str, str], tuple[str, ...]] = {}
