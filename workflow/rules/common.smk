@@ -24,7 +24,7 @@ from wildmerge.validation import read_yaml, validate
 
 # Jobs find the package without an installation, on Slurm and in conda too.
 SOURCE = str(search_path(Path.cwd()))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")]))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [SOURCE, os.getenv("PYTHONPATH")])))
 patches.apply(logger.warning)
 CONFIG = config_folder()
 # Snakemake reads this sheet by itself, keys that stand twice and all.
