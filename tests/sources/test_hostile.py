@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from contextlib import suppress
+from pathlib import Path
 
 import hub as hubs
 import pytest
@@ -157,6 +158,7 @@ def test_an_index_that_leads_elsewhere(wild, server, tmp_path, name):
     inside = it.target.with_name(".it.download")
     assert all(path.is_relative_to(inside) for path in written)
     assert not any("evil" in path.name for path in tmp_path.rglob("*"))
+    assert not Path("/tmp/wildmerge-evil.safetensors").exists()
     assert len(resolve_lock([it.row(revision="")], {})[1]) == 1
 
 
@@ -430,7 +432,6 @@ def test_a_hub_that_says_when_is_asked_then(wild, server, monkeypatch):
 
 def test_no_private_function_of_the_hubs_client_is_used():
     import ast
-    from pathlib import Path
 
     import huggingface_hub
     import huggingface_hub.errors

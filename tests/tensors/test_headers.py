@@ -61,6 +61,17 @@ GOOD = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
         (content(["a"]), "another form"),
         (content({"a": 1}), "another form"),
         ((5).to_bytes(8, "little") + b"{nono", "Expecting"),
+        (content({"a": GOOD | {"shape": [-2]}}, b"xy"), "no whole number from 0"),
+        (content({"a": GOOD | {"shape": [2.0]}}, b"xy"), "no whole number from 0"),
+        (content({"a": GOOD | {"shape": [2**40, 2**40]}}, b"xy"), "which its shape does not"),
+        (content({"a": GOOD | {"shape": [2**64, 0]}}, b"xy"), "no whole number from 0"),
+        (content({"a": GOOD | {"shape": [3]}}, b"xy"), "takes 2 bytes, which its shape does not"),
+        (content({"a": GOOD | {"data_offsets": [2, 0]}}, b"xy"), "takes -2 bytes"),
+        (content({"a": GOOD, "b": GOOD}, b"xy"), "overlap"),
+        (content({"a": GOOD | {"data_offsets": [1, 3]}}, b"xyz"), "gap"),
+        (content({"a\0": GOOD}, b"xy"), "no text, or too long"),
+        (content({"a" * 2000: GOOD}, b"xy"), "no text, or too long"),
+        (content({"a": GOOD | {"dtype": 8}}, b"xy"), "another form"),
     ],
 )
 def test_what_is_no_whole_file(file, said):
