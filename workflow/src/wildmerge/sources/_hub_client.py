@@ -39,6 +39,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import build_hf_headers, validate_repo_id
+from tqdm import tqdm
 
 from wildmerge import WildmergeError
 from wildmerge.files import check_name, sha256_file
@@ -531,10 +532,12 @@ def _go_on(repo: str, revision: str, name: str, size: int, part: Path, kind: Kin
                     start = file.truncate(0)  # all of it comes, or another part
                     if answer.status_code != 200:
                         raise OSError("another part of it came than was asked for")
-                for piece in answer.iter_bytes(constants.DOWNLOAD_CHUNK_SIZE):
-                    if start + len(piece) > size:
-                        raise _WrongAnswer(f"more than its {size} bytes came")
-                    start += file.write(piece)
+                with _progress(name, size, start) as bar:
+                    for piece in answer.iter_bytes(constants.DOWNLOAD_CHUNK_SIZE):
+                        if start + len(piece) > size:
+                            raise _WrongAnswer(f"more than its {size} bytes came")
+                        start += file.write(piece)
+                        bar.update(len(piece))
         except _WrongAnswer:
             part.unlink()
             raise
@@ -545,6 +548,19 @@ def _go_on(repo: str, revision: str, name: str, size: int, part: Path, kind: Kin
             raise
     if start != size:
         raise OSError(f"{start} of {size} bytes")
+
+
+def _progress(name: str, size: int, start: int) -> tqdm:
+    """A bar for a file that takes a while; small files come without."""
+    return tqdm(
+        total=size,
+        initial=start,
+        desc=name,
+        unit="B",
+        unit_scale=True,
+        mininterval=5,
+        disable=size < XET_FROM,
+    )
 
 
 def _by_xet(repo: str, revision: str, name: str, size: int, part: Path, kind: Kind) -> bool:
