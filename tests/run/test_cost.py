@@ -89,4 +89,4 @@ def test_make_plan_prints_a_whole_study(tmp_path):
 
 def test_an_unknown_study_is_said(tmp_path):
     done = wildmerge("plan", "nosuch", cwd=tmp_path, code=1)
-    assert "dry run of nosuch" in done.stderr
+    assert "expected as the target, found 'nosuch'. Known are" in done.stderr
