@@ -78,7 +78,7 @@ def test_a_merge_that_diverged_is_marked(plan, tmp_path):
     merges.to_csv(tmp_path / "merges.csv", index=False)
     back = scores.read_table(tmp_path / "merges.csv")
     columns = ["base", "subset", "recipe", "suite", "reference", "low", "high", "verdict"]
-    page = sections.every_merge(back, pd.DataFrame(columns=columns), LOOKS)
+    page = sections.every_merge("it", back, pd.DataFrame(columns=columns), LOOKS)
     assert page.count("diverged on boolq") == 1
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from lm_eval.api.metrics import pooled_sample_stderr, sample_stddev
-from test_suites import wheel
+from test_suites import from_hub, locked, server, wheel  # noqa: F401 (a fixture)
 from wildmerge import WildmergeError
 from wildmerge.evaluation import export, prompts, scoring as evaluation, suites
 from wildmerge.evaluation.outcomes import COMPARED_OUTCOMES, OUTCOMES, correct
@@ -291,23 +291,17 @@ def test_a_choice_that_is_empty_is_counted_as_lm_eval_does(home, tmp_path, monke
     assert items["correct"].to_pylist()[1::3] == [float(i % 2 == 0) for i in range(1, 24, 3)]
 
 
+@pytest.mark.usefixtures("server")
 def test_a_task_that_shuffles_its_choices(home, tmp_path, monkeypatch):
-    import datasets
-
-    rows = [
-        {"Question": f"{i}?", "Correct Answer": f"right {i}"}
-        | {f"Incorrect Answer {k}": f"wrong {i + k}" for k in (1, 2, 3)}
-        for i in range(12)
-    ]
-    spec = {"leaderboard_gpqa": {"metric": "acc_norm", "num_fewshot": 0}}
-    with monkeypatch.context() as patch:
-        hub = datasets.DatasetDict(train=datasets.Dataset.from_list(rows))
-        patch.setattr(datasets, "load_dataset", lambda *_, **__: hub)
-        suites.fetch_suite("gpqa", {"source": "hub", "tasks": spec}, tmp_path / "suite")
+    monkeypatch.setenv("HF_TOKEN", "good")
+    spec = from_hub(leaderboard_gpqa_diamond=("acc_norm", 0))
+    _, pins = locked(tmp_path, spec)
+    suites.fetch_suite("gpqa", spec, tmp_path / "suite", pins)
     found = []
     for number in range(2):
         prompts.tokenize(home / "model", tmp_path / "suite", tmp_path / f"{number}")
-        found.append(pq.read_table(tmp_path / f"{number}/leaderboard_gpqa.parquet").to_pylist())
+        table = pq.read_table(tmp_path / f"{number}/leaderboard_gpqa_diamond.parquet")
+        found.append(table.to_pylist())
     assert found[0] == found[1]
     tokenizer = transformers.AutoTokenizer.from_pretrained(home / "model")
     assert len({row["target"] for row in found[0]}) > 1
