@@ -260,7 +260,7 @@ from pathlib import Path
 from wildmerge.evaluation import scoring as evaluation, prompts
 from wildmerge.evaluation.shared_prefix import backend, tree
 imported = time.process_time()
-lm = evaluation.load("shared-prefix", {str(args.model)!r}, "bfloat16", None, 16, "cpu")
+lm = evaluation.load_model("shared-prefix", {str(args.model)!r}, "bfloat16", None, 16, "cpu")
 loaded = time.process_time()
 prompts.tokenizer_digest(lm.tokenizer)
 files = sorted(Path({str(prompts)!r}).glob("*.parquet"))

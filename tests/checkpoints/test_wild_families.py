@@ -131,7 +131,7 @@ def test_every_kind_by_every_recipe(kind, tmp_path):
             logits = model(torch.tensor([[1, 2, 3]])).logits
         assert logits.isfinite().all() and logits.shape[-1] == len(weights[EMBEDDING])
     scored = [
-        evaluation.load(
+        evaluation.load_model(
             backend, tmp_path / "task_arithmetic", "float32", None, 4, "cpu"
         ).loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(PAIRS)])
         for backend in ("shared-prefix", "hf")

@@ -48,7 +48,7 @@ def bbh(names):
 
 
 def test_every_question_of_bbh_has_a_target(tmp_path, monkeypatch):
-    leaves = suites.resolve(
+    leaves = suites.resolve_suite(
         "bbh", {"tasks": {"leaderboard_bbh": {"metric": "acc_norm", "num_fewshot": 3}}}
     )["leaderboard_bbh"]
     task = {"metric": "acc_norm", "num_fewshot": 3, "files": {"test": "some/{dataset_name}.arrow"}}

@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers.masking_utils import sliding_window_causal_mask_function
 from wildmerge import WildmergeError
 from wildmerge.evaluation.shared_prefix.attention import Mask, Pass
-from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM, register
+from wildmerge.evaluation.shared_prefix.backend import SharedPrefixLM, register_backend
 from wildmerge.evaluation.shared_prefix.tree import TILE, Tree
 
 SIZES = {
@@ -260,8 +260,8 @@ def test_out_of_memory_backs_off(tmp_path, monkeypatch):
 def test_through_lm_eval(tmp_path):
     # Strings, an empty context, trailing spaces; rolling and generation are inherited.
     ours, theirs = backends(build(tmp_path, "llama"))
-    register()
-    register()  # a second time changes nothing
+    register_backend()
+    register_backend()  # a second time changes nothing
     assert get_model("shared-prefix") is SharedPrefixLM
 
     def ask(kind, *rows):

@@ -46,17 +46,17 @@ TABLE_6 = {
 def test_the_papers_suites():
     assert {t: e["num_fewshot"] for t, e in SUITES["paper"]["tasks"].items()} == TABLE_6
     members = {
-        task: len(leaves) for task, leaves in suites.resolve("paper", SUITES["paper"]).items()
+        task: len(leaves) for task, leaves in suites.resolve_suite("paper", SUITES["paper"]).items()
     }
     many = {"leaderboard_bbh": 24, "mmlu": 57, "leaderboard_gpqa": 3, "headqa": 2}
     assert members == dict.fromkeys(TABLE_6, 1) | many
     for suite, count in {"medical": 8, "math": 9}.items():
-        assert len(suites.resolve(suite, SUITES[suite])) == count
+        assert len(suites.resolve_suite(suite, SUITES[suite])) == count
 
 
 @pytest.mark.parametrize("suite", ["paper", "medical", "math"])
 def test_few_shot_counts_are_lm_evals_own(suite):
-    resolved = suites.resolve(suite, SUITES[suite])
+    resolved = suites.resolve_suite(suite, SUITES[suite])
     for task, leaves in resolved.items():
         shots = SUITES[suite]["tasks"][task]["num_fewshot"]
         assert {config.get("num_fewshot") or 0 for config in leaves.values()} == {shots}
@@ -65,7 +65,7 @@ def test_few_shot_counts_are_lm_evals_own(suite):
 def test_every_suite_is_valid_and_resolves():
     sheets.validate(SUITES, SCHEMA, "suites.yaml")
     for suite in ("demo", "small", "offline"):
-        assert set(suites.resolve(suite, SUITES[suite])) <= set(TABLE_6)
+        assert set(suites.resolve_suite(suite, SUITES[suite])) <= set(TABLE_6)
 
 
 @pytest.mark.parametrize(

@@ -283,8 +283,8 @@ def test_the_yaml_repeats_the_merge(recipe, tmp_path):
     import mergekit.merge
     from wildmerge.merging import bridge
 
-    bridge.register()
-    bridge.register()  # a second time changes nothing
+    bridge.register_methods()
+    bridge.register_methods()  # a second time changes nothing
     # Experts in float32 with entries that differ: of equal entries mergekit trims an arbitrary few.
     floats = pico.llama(tmp_path / "base", dtype=torch.float32)
     experts = {
@@ -396,7 +396,7 @@ def test_a_yaml_by_hand_is_checked_as_well(family):
     from mergekit.merge_methods import merge_tensors
     from wildmerge.merging import bridge
 
-    bridge.register()
+    bridge.register_methods()
     parameters = {"combine": "mean", "lambda": 1.0, "beta": 7.0}
     with pytest.raises(WildmergeError, match="beta"):
         merge_tensors(

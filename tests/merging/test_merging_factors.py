@@ -132,7 +132,7 @@ def test_points_of_a_sweep_share_an_update(recipe, combine, scale, family, tmp_p
     update = tmp_path / "unscaled"
     precompute.write_update(base, list(experts.values()), first, update, DIGESTS)
     plain = merging.merge(base, experts, point, tmp_path / "plain", dtype="float32")
-    told = DIGESTS | {shared.UPDATE: shared.unscaled(point, len(experts))}
+    told = DIGESTS | {shared.UPDATE: shared.unscaled_recipe(point, len(experts))}
     unscaled = SharedUpdate(update, told)
     with_shared = merging.merge(
         base, experts, point, tmp_path / "shared", dtype="float32", shared=unscaled
@@ -147,10 +147,10 @@ def test_an_update_of_other_weights_or_another_density_is_refused(family, tmp_pa
     base, experts = family
     recipe = RECIPES["ties"]
     precompute.write_update(base, list(experts.values()), recipe, tmp_path / "unscaled", DIGESTS)
-    own = {shared.UPDATE: shared.unscaled(recipe, len(experts))}
+    own = {shared.UPDATE: shared.unscaled_recipe(recipe, len(experts))}
     assert SharedUpdate(tmp_path / "unscaled", DIGESTS | own)
     denser = recipe | {"parameters": recipe["parameters"] | {"density": 0.5}}
-    other = {shared.UPDATE: shared.unscaled(denser, len(experts))}
+    other = {shared.UPDATE: shared.unscaled_recipe(denser, len(experts))}
     for wrong in ({"base": "other"} | own, DIGESTS | other):
         with pytest.raises(WildmergeError, match="made again"):
             SharedUpdate(tmp_path / "unscaled", wrong)
@@ -180,7 +180,7 @@ def test_each_way_to_an_update(recipe, kind, family, of_experts, tmp_path):
         precompute.write_update(base, list(experts.values()), recipe, tmp_path / "up", DIGESTS)
         given = SharedUpdate(tmp_path / "up")
     cpu = torch.device("cpu")
-    chosen = strategies.choose(recipe, inputs, given, cpu, "here")
+    chosen = strategies.choose_strategy(recipe, inputs, given, cpu, "here")
     assert type(chosen) is kind
     projection, norm = "model.layers.0.mlp.up_proj.weight", "model.norm.weight"
     read = {name: len(chosen.sources(name)) for name in (projection, norm)}
@@ -192,7 +192,7 @@ def test_each_way_to_an_update(recipe, kind, family, of_experts, tmp_path):
         wrong = inputs[:3] if kind is strategies.FromExpertFactors else inputs
         other = recipe if kind is strategies.FromExpertFactors else RECIPES["model_stock"]
         with pytest.raises(ValueError, match="does not fit"):
-            strategies.choose(other, wrong, given, cpu, "here")
+            strategies.choose_strategy(other, wrong, given, cpu, "here")
 
 
 def test_a_scale_is_no_more_than_a_factor():

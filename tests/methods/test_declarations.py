@@ -65,3 +65,11 @@ def test_bounds_of_a_parameter():
         with pytest.raises(WildmergeError, match="A share"):
             validate(wrong, number.schema, "here")
     assert replace(number, choices=("sum", "mean")).schema["enum"] == ["sum", "mean"]
+
+
+def test_the_rank_tolerance_is_that_of_the_factorisations():
+    """Declared beside the method, which loads no torch, and used where torch is."""
+    from wildmerge.methods import tsv_m
+    from wildmerge.tensors import spectral
+
+    assert tsv_m.RANK_TOLERANCE == spectral.RANK_TOLERANCE

@@ -33,12 +33,12 @@ def test_a_wrong_declaration_is_refused(source, says):
 
 
 def test_files_follow_from_the_declaration():
-    found = catalogue.files("tables", "success_rate", "wild", ["a", "b"], Path("/home"))
+    found = catalogue.input_files("tables", "success_rate", "wild", ["a", "b"], Path("/home"))
     assert found == {
         "merges": ["results/studies/wild/merges.csv"],
         "published": ["/home/config/published/table1.csv", "/home/config/published/table3.csv"],
     }
-    found = catalogue.files("figures", "cosines", "wild", ["a", "b"], Path("/home"))
+    found = catalogue.input_files("figures", "cosines", "wild", ["a", "b"], Path("/home"))
     assert found == {"similarity": [f"results/task_vectors/{b}/similarity.npz" for b in "ab"]}
     assert catalogue.asks_for({"figures": ["signs"], "tables": []}, "similarity")
     assert not catalogue.asks_for({"figures": ["norm_by_n"], "tables": []}, "similarity")

@@ -33,7 +33,7 @@ from .compatibility import (
 )
 
 BUFFER = "rotary_emb.inv_freq"
-SLICE = 1 << 22  # elements of a tensor that are compared at once
+_SLICE = 1 << 22  # elements of a tensor that are compared at once
 _INDEXES = (".safetensors.index.json", ".bin.index.json")
 
 
@@ -278,7 +278,7 @@ def _head_is_embedding(weights: Weights) -> bool:
     if (shape := weights[HEAD].shape) != weights[EMBEDDING].shape:
         return False
     size = torch.Size(shape).numel()
-    spans = ((first, min(first + SLICE, size)) for first in range(0, size, SLICE))
+    spans = ((first, min(first + _SLICE, size)) for first in range(0, size, _SLICE))
     return all(
         torch.equal(
             weights.read_part(HEAD, *span).float(), weights.read_part(EMBEDDING, *span).float()

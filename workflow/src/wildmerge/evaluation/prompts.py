@@ -17,7 +17,7 @@ from wildmerge.files import atomic_folder, json_digest, read_json, write_json
 
 from .datasets_cache import no_datasets_cache
 from .outcomes import NO_CHOICE, correct
-from .requests import check
+from .requests import check_requests
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -106,7 +106,7 @@ def _questions(
                 f"or extra requests). Take the task out of the suite."
             )
         pairs = [tokens[tuple(pair)] for pair in sample["arguments"]]
-        check(pairs, f"question {sample['doc_id']} of lm-eval's task {task.task_name!r}")
+        check_requests(pairs, f"question {sample['doc_id']} of lm-eval's task {task.task_name!r}")
         contexts = [context for context, _ in pairs]
         shared = all(context == contexts[0] for context in contexts)
         yield {

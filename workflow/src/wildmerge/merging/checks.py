@@ -54,7 +54,7 @@ def require_equal(
         )
 
 
-def not_finite(
+def not_finite_error(
     name: str, inputs: Sequence[Weights], members: Sequence[str], where: str, dtype: str
 ) -> WildmergeError:
     """The error for a tensor that came out with NaN or Inf: whose fault it is.

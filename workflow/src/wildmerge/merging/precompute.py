@@ -10,7 +10,7 @@ from wildmerge.files import atomic_folder, full_disk, require_space, write_json
 from wildmerge.methods import METHODS, is_projection, task_arithmetic, tsv_m
 from wildmerge.tensors import Weights, Writer, lazy_tensor, spectral
 
-from .shared import DIGESTS, NOTES, UPDATE, unscaled
+from .shared import DIGESTS, NOTES, UPDATE, unscaled_recipe
 
 # A merge of two uses half of the directions, a merge of more uses fewer.
 _FEWEST = 2
@@ -82,7 +82,7 @@ def write_update(
         WildmergeError: a file is missing or broken, or the disk is full.
     """
     method = METHODS[recipe["merge_method"]]
-    made = unscaled(recipe, len(experts))
+    made = unscaled_recipe(recipe, len(experts))
     start, *members = (Weights(folder) for folder in [base, *experts])
     shapes = {n: start[n].shape for n in sorted(start) if start[n].dtype.is_floating_point}
     device, where = _device(), f"Writing {output}"

@@ -9,7 +9,7 @@ _log = logging.getLogger(__name__)
 _PAUSE = 5
 
 
-class Progress:
+class MergeProgress:
     """A line in the log every few seconds: how much is read, how fast, how long it will take.
 
     Args:

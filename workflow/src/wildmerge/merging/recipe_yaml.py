@@ -118,5 +118,5 @@ def merge_by_yaml(arguments: Sequence[str]) -> None:
 
     from . import bridge
 
-    bridge.register()
+    bridge.register_methods()
     main(args=list(arguments), prog_name="wildmerge merge")

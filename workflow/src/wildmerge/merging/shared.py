@@ -43,7 +43,7 @@ def digests(members: Sequence[str], verdicts: Sequence[str | Path]) -> dict[str,
     }
 
 
-def unscaled(recipe: dict, experts: int) -> dict:
+def unscaled_recipe(recipe: dict, experts: int) -> dict:
     """What a recipe's update is without its scale: kept beside it, and compared before its use."""
     method = recipe["merge_method"]
     without_scale = METHODS[method].unscaled
@@ -59,7 +59,7 @@ class _SharedFolder:
     Args:
         folder: the folder.
         made_from: the digests of the weights that it must have been made from, and for an update
-            what it must be (`unscaled`) under the key `update`; None takes any.
+            what it must be (`unscaled_recipe`) under the key `update`; None takes any.
 
     Attributes:
         weights: its tensors.
@@ -160,7 +160,7 @@ def open_shared(
         WildmergeError: a folder was made from something else, or is broken.
     """
     if update:
-        return SharedUpdate(update, {**inputs, UPDATE: unscaled(recipe, len(members))})
+        return SharedUpdate(update, {**inputs, UPDATE: unscaled_recipe(recipe, len(members))})
     if not factors:
         return None
     if METHODS[recipe["merge_method"]].from_sum:

@@ -162,7 +162,7 @@ class FromMergekit(Strategy):
         return self._method.merged(name, base, others).sub_(base)
 
 
-def choose(
+def choose_strategy(
     recipe: dict,
     inputs: Sequence[Weights],
     shared: Shared | None,

@@ -17,12 +17,12 @@ from wildmerge.files import atomic_folder, full_disk, require_space
 from wildmerge.methods import check
 from wildmerge.tensors import Digest, SpectralWarning, Weights, Writer, in_parallel, slices
 
-from .checks import check_shapes, not_finite, require_equal
+from .checks import check_shapes, not_finite_error, require_equal
 from .companions import check_companions, write_companions
-from .progress import Progress
+from .progress import MergeProgress
 from .reading import Reading, read_ahead
 from .shared import Shared, SharedUpdate, SumFactors
-from .strategies import Strategy, choose
+from .strategies import Strategy, choose_strategy
 
 # By the names of config.yaml and of transformers.
 MERGED_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -69,7 +69,7 @@ def merge(
     check(recipe)
     at = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     inputs = [Weights(base), *(Weights(folder) for folder in experts.values())]
-    strategy = choose(recipe, inputs, shared, at, where)
+    strategy = choose_strategy(recipe, inputs, shared, at, where)
     check_shapes(inputs, where)
     check_companions(base, where)
     job = _Job(inputs, list(experts), strategy, at, dtype, where)
@@ -148,7 +148,7 @@ class _Job:
         writer = Writer(folder, {n: (dtype, base[n].shape) for n, dtype in dtypes.items()})
         require_space(writer.nbytes, folder, self.where)
         outcome = _Outcome(writer.nbytes)
-        progress = Progress(self.where, sum(reading.nbytes for reading in readings))
+        progress = MergeProgress(self.where, sum(reading.nbytes for reading in readings))
 
         def write(name: str, tensor: torch.Tensor) -> None:
             writer.write(name, tensor)
@@ -208,7 +208,7 @@ class _Job:
         return merged
 
     def _not_finite(self, name: str) -> WildmergeError:
-        return not_finite(name, self.inputs, self.members, self.where, self.dtype)
+        return not_finite_error(name, self.inputs, self.members, self.where, self.dtype)
 
 
 def _folders(shared: Shared | None) -> list[Weights]:

@@ -14,7 +14,7 @@ Recipes = Mapping[str, Mapping[str, Any]]
 
 
 _FAMILIES = ("weight interpolation", "subspace", "other")
-SINGLE = Look("#888888", ".")
+CHECKPOINT_LOOK = Look("#888888", ".")
 # Of no method's colour. A point of a sweep is dotted, hence no spare look is.
 _SPARE_COLOURS = ("#6A3D9A", "#A6761D", "#1B7837", "#B2182B", "#2166AC")
 _SPARE_MARKERS = ("h", "<", ">", "p", "d")
@@ -74,7 +74,7 @@ class Looks:
             WildmergeError: the study has no such recipe.
         """
         if recipe == "identity":
-            return SINGLE
+            return CHECKPOINT_LOOK
         self._entry(recipe)
         return self._looks[recipe]
 

@@ -13,7 +13,7 @@ from .answers import REFERENCES
 from .looks import base_label
 from .numbers import MISSING, interval, signed
 
-Row = Mapping[str, Any]
+SheetRow = Mapping[str, Any]
 
 NORMAL = 1.96  # standard errors on each side of a 95 % interval
 
@@ -27,7 +27,10 @@ def _spread(value: float, error: float | None) -> str:
 
 
 def model_card(
-    summary: Row, scores: Sequence[Row], comparisons: pd.DataFrame, sheet: Sequence[Row]
+    summary: SheetRow,
+    scores: Sequence[SheetRow],
+    comparisons: pd.DataFrame,
+    sheet: Sequence[SheetRow],
 ) -> str:
     """The model card of a merge, in Markdown with the hub's metadata.
 
@@ -72,13 +75,13 @@ def _tested(comparisons: pd.DataFrame) -> int:
     return len(merges.drop_duplicates(["base", "subset", "recipe"]))
 
 
-def _licences(inputs: Sequence[Row]) -> tuple[list[str], int]:
+def _licences(inputs: Sequence[SheetRow]) -> tuple[list[str], int]:
     """The known licences of the inputs, and the number of inputs whose licence is not known."""
     known = sorted({row["license"] for row in inputs if row.get("license")})
     return known, sum(not row.get("license") for row in inputs)
 
 
-def _metadata(inputs: Sequence[Row]) -> list[str]:
+def _metadata(inputs: Sequence[SheetRow]) -> list[str]:
     """The hub's metadata; a licence where all inputs have the same."""
     known, unknown = _licences(inputs)
     hub = list(dict.fromkeys(row["repo"] for row in inputs if source_of(row["repo"]).locked))
@@ -91,13 +94,13 @@ def _metadata(inputs: Sequence[Row]) -> list[str]:
     return ["---", *yaml.safe_dump(facts, sort_keys=False).splitlines(), "---"]
 
 
-def _origin(row: Row) -> str:
+def _origin(row: SheetRow) -> str:
     """The cell `repo`, but no path of the machine that the merge was made on."""
     source = source_of(row["repo"])
     return "a folder of its maker" if source.private else str(row["repo"])
 
 
-def _inputs(inputs: Sequence[Row], digests: Mapping[str, str]) -> list[str]:
+def _inputs(inputs: Sequence[SheetRow], digests: Mapping[str, str]) -> list[str]:
     """The base and the merged checkpoints, with their licences and digests."""
     lines = [
         "## Inputs",
@@ -126,7 +129,7 @@ def _inputs(inputs: Sequence[Row], digests: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _scores(scores: Sequence[Row]) -> list[str]:
+def _scores(scores: Sequence[SheetRow]) -> list[str]:
     """The scores, task by task and on the mean over tasks."""
     lines = [
         "## Scores",
@@ -153,7 +156,7 @@ def _scores(scores: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _gains(summary: Row, comparisons: pd.DataFrame) -> list[str]:
+def _gains(summary: SheetRow, comparisons: pd.DataFrame) -> list[str]:
     """The gains over the base and over the best checkpoint."""
     lines = [
         "## Gains",

@@ -38,7 +38,7 @@ class Job:
 
 
 @dataclass
-class Row:
+class CostRow:
     """All jobs of one rule together.
 
     seconds: of all jobs; measured: how many of the jobs have a measured time; gpu_hours and
@@ -146,7 +146,7 @@ def estimate(
     methods: dict[str, str],
     backend: str,
     measured: dict[tuple[str, str], float],
-) -> list[Row]:
+) -> list[CostRow]:
     """Add up what the jobs cost, by rule, in the order in which rules first appear.
 
     Args:
@@ -157,9 +157,9 @@ def estimate(
         backend: what scores the questions.
         measured: (rule, base) -> seconds, as `read_benchmarks` gives them.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, CostRow] = {}
     for job in jobs:
-        row = rows.setdefault(job.rule, Row(job.rule))
+        row = rows.setdefault(job.rule, CostRow(job.rule))
         base, subset = job.wildcards.get("base", ""), job.wildcards.get("subset", "")
         seconds = measured.get((job.rule, base))
         row.jobs += 1
@@ -174,7 +174,9 @@ def estimate(
     return list(rows.values())
 
 
-def render(study: str, rows: list[Row], jobs: list[Job], gb: dict[str, float], limit: float) -> str:
+def render(
+    study: str, rows: list[CostRow], jobs: list[Job], gb: dict[str, float], limit: float
+) -> str:
     """The plan as text: a table by rule, disk, downloads, and what rests on assumptions.
 
     Args:

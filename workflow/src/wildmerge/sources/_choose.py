@@ -13,7 +13,9 @@ _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)\.(safetensors|bin)")
 _PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
-def choose(names: set[str], where: str, read: Callable[[str], bytes], pickles: bool) -> list[str]:
+def choose_files(
+    names: set[str], where: str, read: Callable[[str], bytes], pickles: bool
+) -> list[str]:
     """Choose the files of a repository that make a checkpoint, and no others.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wildmerge import WildmergeError
 
-from ._choose import choose
+from ._choose import choose_files
 from ._source import Listing, Source, Wanted
 
 
@@ -28,7 +28,7 @@ class Folder(Source):
                 f"A checkpoint's folder was expected at {source} (row `{wanted.repo}` of "
                 "config/models.tsv), but there is none. Correct the path or put it there."
             )
-        names = choose(
+        names = choose_files(
             {path.name for path in source.iterdir()},
             wanted.repo,
             lambda name: (source / name).read_bytes(),

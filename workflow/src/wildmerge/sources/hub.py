@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wildmerge import WildmergeError
 
-from ._choose import choose
+from ._choose import choose_files
 from ._source import Listing, Source, Wanted
 
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -39,7 +39,7 @@ class Hub(Source):
         _check_locked(repo, revision)
         locked = wanted.files
         files = client.list_files(repo, revision).files if locked is None else locked
-        names = choose(set(files), repo, partial(client.read, repo, revision), wanted.pickles)
+        names = choose_files(set(files), repo, partial(client.read, repo, revision), wanted.pickles)
         raw = folder.with_name(f".{folder.name}.download")
         # The small files come first, and with them most refusals.
         client.download_files(repo, revision, {name: files[name] for name in names}, raw)

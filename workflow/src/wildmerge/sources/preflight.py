@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from wildmerge import WildmergeError
 
-from ._choose import choose
+from ._choose import choose_files
 from ._source import Listing
 from .lock import takes_pickles
 from .registry import source_of
@@ -84,7 +84,7 @@ def _look(row: dict[str, str]) -> _Seen | None:
     listing = source_of(repo).listing(row)
     if listing is None:
         return None
-    names = choose(set(listing.files), repo, listing.whole, takes_pickles(row))
+    names = choose_files(set(listing.files), repo, listing.whole, takes_pickles(row))
     sizes = {name: size for name, (size, _) in listing.files.items()}
     seen = preview_checkpoint(sizes, listing.read, names, repo, is_base=row["model"] == "base")
     return _Seen(listing, seen)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from wildmerge import WildmergeError
 
-from ._choose import choose
+from ._choose import choose_files
 from ._source import is_whole
 from .registry import source_of
 
@@ -46,7 +46,7 @@ def resolve_lock(
             listing = source.listing(row | {"revision": revision})
             if listing is None:
                 continue
-            names = choose(set(listing.files), repo, listing.whole, pickles=True)
+            names = choose_files(set(listing.files), repo, listing.whole, pickles=True)
         except WildmergeError as error:
             failed.append(f"{row['base']}/{row['model']}: {error}")
             continue

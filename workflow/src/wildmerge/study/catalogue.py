@@ -110,7 +110,9 @@ def asks_for(study: dict[str, Any], name: str) -> bool:
     return any(name in declaration(kind, drawn).inputs for kind in KINDS for drawn in study[kind])
 
 
-def files(kind: str, name: str, study: str, bases: list[str], home: Path) -> dict[str, list[str]]:
+def input_files(
+    kind: str, name: str, study: str, bases: list[str], home: Path
+) -> dict[str, list[str]]:
     """The files that a figure or table of a study is made from.
 
     Args:

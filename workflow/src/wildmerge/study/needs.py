@@ -191,8 +191,8 @@ class Needs:
         )
 
     def made_from(self, kind: str, name: str, study: str, home: Path) -> dict[str, list[str]]:
-        """The files that a figure or table of a study is made from; see `catalogue.files`."""
-        return catalogue.files(kind, name, study, self.study(study)["bases"], home)
+        """The files that a figure or table of a study is made from; see `catalogue.input_files`."""
+        return catalogue.input_files(kind, name, study, self.study(study)["bases"], home)
 
     def compared(self, base: str) -> list[str]:
         """The checkpoints of a base whose task vectors a study compares, in the sheet's order."""

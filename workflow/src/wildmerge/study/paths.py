@@ -4,9 +4,9 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-RESULTS = "results"
-MERGES = f"{RESULTS}/merges"
-STUDIES = f"{RESULTS}/studies"
+_RESULTS = "results"
+_MERGES = f"{_RESULTS}/merges"
+_STUDIES = f"{_RESULTS}/studies"
 
 
 def checkpoint(base: str, model: str) -> str:
@@ -16,37 +16,37 @@ def checkpoint(base: str, model: str) -> str:
 
 def verdict(base: str, model: str) -> str:
     """What was found about a checkpoint's task vector."""
-    return f"{RESULTS}/task_vectors/{base}/{model}.json"
+    return f"{_RESULTS}/task_vectors/{base}/{model}.json"
 
 
 def admitted(base: str, model: str) -> str:
     """The same verdict, passed on only where the checkpoint can be merged."""
-    return f"{RESULTS}/admitted/{base}/{model}.json"
+    return f"{_RESULTS}/admitted/{base}/{model}.json"
 
 
 def similarity(base: str) -> str:
     """The products of all task vectors of a base."""
-    return f"{RESULTS}/task_vectors/{base}/similarity.npz"
+    return f"{_RESULTS}/task_vectors/{base}/similarity.npz"
 
 
 def expert_factors(base: str, model: str) -> str:
     """The singular vectors of one checkpoint's task vectors, for the merges that share them."""
-    return f"{RESULTS}/task_vectors/{base}/{model}.factors"
+    return f"{_RESULTS}/task_vectors/{base}/{model}.factors"
 
 
 def sum_factors(base: str, subset: str) -> str:
     """The factors of the sum of a subset's task vectors, for the merges that share them."""
-    return f"{MERGES}/{base}/{subset}/factors"
+    return f"{_MERGES}/{base}/{subset}/factors"
 
 
 def shared_update(base: str, subset: str, update: str) -> str:
     """An update before its scale, for the merges that share it."""
-    return f"{MERGES}/{base}/{subset}/unscaled/{update}"
+    return f"{_MERGES}/{base}/{subset}/unscaled/{update}"
 
 
 def merge(base: str, subset: str, recipe: str) -> str:
     """What stays of a merge: its mergekit YAML and its summary."""
-    return f"{MERGES}/{base}/{subset}/{recipe}"
+    return f"{_MERGES}/{base}/{subset}/{recipe}"
 
 
 def summary(base: str, subset: str, recipe: str) -> str:
@@ -56,17 +56,17 @@ def summary(base: str, subset: str, recipe: str) -> str:
 
 def scores(base: str, subset: str, recipe: str, suite: str) -> str:
     """The scores of one model on one suite."""
-    return f"{RESULTS}/scores/{base}/{subset}/{recipe}/{suite}.json"
+    return f"{_RESULTS}/scores/{base}/{subset}/{recipe}/{suite}.json"
 
 
 def items(base: str, subset: str, recipe: str, suite: str) -> str:
     """Every question's outcome of one model on one suite."""
-    return f"{RESULTS}/scores/{base}/{subset}/{recipe}/{suite}.items.parquet"
+    return f"{_RESULTS}/scores/{base}/{subset}/{recipe}/{suite}.items.parquet"
 
 
 def study(name: str, *parts: str) -> str:
     """A file or folder of a study's results."""
-    return "/".join([STUDIES, name, *parts])
+    return "/".join([_STUDIES, name, *parts])
 
 
 def kept(name: str, base: str, subset: str, recipe: str) -> str:

@@ -20,7 +20,7 @@ from transformers import PretrainedConfig
 
 from wildmerge import WildmergeError
 
-from ..requests import check
+from ..requests import check_requests
 from .attention import NAME, Cache, Mask, PackedAttention, Pass, Tiles
 from .precision import not_finite, single_precision
 from .tree import TILE, Integers, Tokens, Tree
@@ -45,7 +45,7 @@ REACH = re.compile(
 Request = tuple[tuple[str, str] | None, Tokens, Tokens]
 
 
-def register() -> None:
+def register_backend() -> None:
     """Make the backend known to lm-eval; a second call changes nothing."""
     register_model(NAME)(SharedPrefixLM)
 
@@ -61,7 +61,7 @@ def lm_eval_command_line(arguments: Sequence[str]) -> None:
     """
     from lm_eval.__main__ import cli_evaluate
 
-    register()
+    register_backend()
     # lm-eval takes its arguments from nowhere else.
     sys.argv = ["lm-eval", *arguments]
     cli_evaluate()
@@ -415,7 +415,9 @@ class SharedPrefixLM(HFLM):
     ) -> list[tuple[float, bool]]:
         if not requests:
             return []
-        check(((context, answer) for _, context, answer in requests), "a call", self.max_length)
+        check_requests(
+            ((context, answer) for _, context, answer in requests), "a call", self.max_length
+        )
         tree = Tree.build([(context, answer) for _, context, answer in requests], self.max_length)
         self.obstacle = self._obstacle(int(tree.lengths.max()))
         if self.obstacle:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..inputs import Inputs
-from ..looks import SINGLE, Looks
+from ..looks import CHECKPOINT_LOOK, Looks
 from ..plots import base_line, by_n, grid, legend_below, panels
 
 INPUTS = ("merges",)
@@ -43,7 +43,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, recipes: list[str], looks: Looks) -> No
     single = rows[(rows["n"] == 1) & (rows["recipe"] == "identity")]["accuracy"].dropna()
     if len(single):
         ax.plot([1] * len(single), 100 * single, ls="", marker="_", ms=7,
-                color=SINGLE.colour, label="single checkpoints")  # fmt: skip
+                color=CHECKPOINT_LOOK.colour, label="single checkpoints")  # fmt: skip
     for recipe in recipes:
         by_n(ax, rows, "accuracy", recipe, looks, scale=100)
     ax.set_xticks(sorted(rows.loc[rows["n"] > 0, "n"].unique()))

@@ -16,7 +16,7 @@ subsets were), and the percentages of models significantly above / below the bas
 false discovery rate 5 % over all merges of the study). Column n = 1 holds the single checkpoints.
 """
 ROWS = ("over questions", "over draws", "significant, %")
-COLUMNS = ["questions_low", "questions_high", "draws_low", "draws_high"]
+_COLUMNS = ["questions_low", "questions_high", "draws_low", "draws_high"]
 
 
 def make(inputs: Inputs) -> layout.Made:
@@ -24,7 +24,7 @@ def make(inputs: Inputs) -> layout.Made:
     keys = layout.KEYS
     cells = layout.success(inputs.merges, "gain", inputs.looks)
     found = inputs.intervals[inputs.intervals["reference"] == "base"]
-    found = found[[*keys, *COLUMNS, "share_above", "share_below"]]
+    found = found[[*keys, *_COLUMNS, "share_above", "share_below"]]
     single = found[found["recipe"] == "identity"].drop(columns="recipe")
     merged = cells[cells["n"] > 1].merge(found, "left", keys)
     alone = cells[cells["n"] == 1].merge(single, "left", ["base", "suite", "n"])
