@@ -313,8 +313,8 @@ def fetch_suite(
         pins: where the source is `hub`, data set -> {revision, files: name -> [bytes, digest]}.
 
     Raises:
-        WildmergeError: what `resolve_suite` finds, a data set that is not pinned, or a package or data
-            set that can't be had.
+        WildmergeError: what `resolve_suite` finds, a data set that is not pinned, or a package or
+            data set that can't be had.
     """
     from lm_eval.defaults import DEFAULT_RANDOM_SEED
 
