@@ -67,7 +67,7 @@ def test_a_project_of_its_own_runs(binaries, project, pico_family, tmp_path):
     )
     snakemake = [binaries / "python", "-m", "snakemake"]
     planned = call(*snakemake, "demo", "-n", "--quiet", "rules", cwd=folder)
-    assert counts(planned)["merge"] == 21
+    assert counts(planned)["merge"] == 14
 
     # The sheets of the pico study in place of the project's.
     for file in ("models.tsv", "suites.yaml", "config.yaml", "studies/pico.yaml"):
