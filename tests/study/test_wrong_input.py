@@ -9,29 +9,12 @@ import shutil
 import pytest
 import yaml
 from project import ROOT, make_project, models_sheet, wildmerge
+from test_sheets import BASE, HASH, ROWS, SCHEMAS, STUDY
 from wildmerge import WildmergeError
 from wildmerge.files import write_json
 from wildmerge.study import Needs, check_tasks, load_experts, paths, sheets
 from wildmerge.validation import read_yaml, validate
 
-SCHEMAS = ROOT / "workflow/schemas"
-HASH = "0123456789abcdef0123456789abcdef01234567"
-BASE = {"base": "b", "model": "base", "repo": "owner/base", "revision": HASH, "gb": "1"}
-ROWS = [BASE] + [
-    {"base": "b", "model": m, "repo": f"owner/{m}", "revision": HASH, "pool": "wild", "domain": "x"}
-    for m in ("one", "two", "three")
-]
-STUDY = {
-    "description": "A study.",
-    "bases": ["b"],
-    "pool": "wild",
-    "sizes": [2],
-    "draws": 2,
-    "recipes": ["ties"],
-    "suites": ["paper"],
-    "figures": [],
-    "tables": [],
-}
 CONFIG = {"studies": ["mine"], "merge_dtype": "bfloat16", "backend": "hf", "batch_size": 1}
 TIES = {
     "label": "TIES",

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from wildmerge import WildmergeError
+from wildmerge.evaluation import COMPARED_OUTCOMES
 from wildmerge.files import read_json
 
 DIGITS = 9  # of a gain in points; beyond is rounding, and equal models gain exactly 0
@@ -185,13 +186,8 @@ def sweep(
     return rows.sort_values(names)
 
 
-OUTCOME_SCHEMA = pa.schema(
-    [("task", pa.string()), ("member", pa.string()), ("doc", pa.int32()), ("correct", pa.float32())]
-)
-
-
 def read_items(path: str | Path) -> pa.Table:
-    """Read who was right on which question; columns `OUTCOME_SCHEMA`, a row a question.
+    """Read who was right on which question; columns `COMPARED_OUTCOMES`, a row a question.
 
     Raises:
         WildmergeError: the file is no Parquet, has other columns, or holds scores that are no
@@ -199,16 +195,18 @@ def read_items(path: str | Path) -> pa.Table:
     """
     wanted = (
         "every question's outcome was expected (a file results/scores/.../SUITE.items.parquet "
-        f"with the columns {', '.join(OUTCOME_SCHEMA.names)})"
+        f"with the columns {', '.join(COMPARED_OUTCOMES.names)})"
     )
     try:
         columns = pyarrow.parquet.read_schema(path).names
-        if missing := [name for name in OUTCOME_SCHEMA.names if name not in columns]:
+        if missing := [name for name in COMPARED_OUTCOMES.names if name not in columns]:
             raise WildmergeError(
                 f"{path}: {wanted}, found the columns {', '.join(columns)}, without "
                 f"{', '.join(missing)}. Name the file of outcomes."
             )
-        items = pyarrow.parquet.read_table(path, columns=OUTCOME_SCHEMA.names).cast(OUTCOME_SCHEMA)
+        items = pyarrow.parquet.read_table(path, columns=COMPARED_OUTCOMES.names).cast(
+            COMPARED_OUTCOMES
+        )
     except (pa.ArrowInvalid, IsADirectoryError) as error:
         raise WildmergeError(
             f"{path}: {wanted}, found something else ({' '.join(str(error).split())}). Name the "

@@ -1,6 +1,7 @@
 """A model on a suite of questions: prompts, scores, every question's outcome."""
 
 from .export import export as export
+from .outcomes import COMPARED_OUTCOMES as COMPARED_OUTCOMES
 from .prompts import offline as offline, tokenize as tokenize, tokenizer_digest as tokenizer_digest
 from .scoring import evaluate as evaluate
 from .shared_prefix.backend import lm_eval_command_line as lm_eval_command_line

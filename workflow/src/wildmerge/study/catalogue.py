@@ -12,6 +12,8 @@ from typing import Any
 
 from wildmerge import WildmergeError
 
+from . import paths
+
 KINDS = ("figures", "tables")
 # What a figure or table may ask for. The CSV files of a study, by their names ...
 CSV = ("scores", "merges", "comparisons", "intervals", "answers")
@@ -129,9 +131,9 @@ def input_files(
     found: dict[str, list[str]] = {}
     for entry in declaration(kind, name).inputs:
         if entry == SIMILARITY:
-            found[SIMILARITY] = [f"results/task_vectors/{base}/similarity.npz" for base in bases]
+            found[SIMILARITY] = [paths.similarity(base) for base in bases]
         elif entry in CSV:
-            found[entry] = [f"results/studies/{study}/{entry}.csv"]
+            found[entry] = [paths.study(study, f"{entry}.csv")]
         else:
             found.setdefault("published", []).append(str(home / "config" / f"{entry}.csv"))
     return found
