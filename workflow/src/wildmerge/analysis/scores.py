@@ -199,14 +199,17 @@ def read_items(path: str | Path) -> pa.Table:
     )
     try:
         columns = pyarrow.parquet.read_schema(path).names
-        if missing := [name for name in COMPARED_OUTCOMES.names if name not in columns]:
+        names = COMPARED_OUTCOMES.names
+        wants = [name for name in names if name != "cluster"]
+        if missing := [name for name in wants if name not in columns]:
             raise WildmergeError(
                 f"{path}: {wanted}, found the columns {', '.join(columns)}, without "
                 f"{', '.join(missing)}. Name the file of outcomes."
             )
-        items = pyarrow.parquet.read_table(path, columns=COMPARED_OUTCOMES.names).cast(
-            COMPARED_OUTCOMES
-        )
+        items = pyarrow.parquet.read_table(path, columns=[n for n in names if n in columns])
+        if "cluster" not in columns:  # of release 0.1: each question stands alone
+            items = items.add_column(3, "cluster", pa.array(np.arange(len(items)), pa.int32()))
+        items = items.cast(COMPARED_OUTCOMES)
     except (pa.ArrowInvalid, IsADirectoryError) as error:
         raise WildmergeError(
             f"{path}: {wanted}, found something else ({' '.join(str(error).split())}). Name the "

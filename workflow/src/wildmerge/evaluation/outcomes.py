@@ -7,7 +7,8 @@ import pyarrow as pa
 
 # One row a question: `task` of the suite, `member` is lm-eval's leaf task, `doc` the question's
 # number in it, `correct` 1 or 0, `target` the index of the right choice (NO_CHOICE where the
-# published answer is none of them), `loglikelihoods` a choice.
+# published answer is none of them), `loglikelihoods` a choice and `lengths` of the choices in
+# characters. Questions of a task with the same `cluster` depend on each other.
 NO_CHOICE = -1
 OUTCOMES = pa.schema(
     [
@@ -17,12 +18,20 @@ OUTCOMES = pa.schema(
         ("correct", pa.float32()),
         ("target", pa.int16()),
         ("loglikelihoods", pa.list_(pa.float32())),
+        ("lengths", pa.list_(pa.int32())),
+        ("cluster", pa.int32()),
     ]
 )
 
 # The part that tells who was right on which question, with the names spelled out.
 COMPARED_OUTCOMES = pa.schema(
-    [("task", pa.string()), ("member", pa.string()), ("doc", pa.int32()), ("correct", pa.float32())]
+    [
+        ("task", pa.string()),
+        ("member", pa.string()),
+        ("doc", pa.int32()),
+        ("cluster", pa.int32()),
+        ("correct", pa.float32()),
+    ]
 )
 
 

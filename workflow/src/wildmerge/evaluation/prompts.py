@@ -7,7 +7,7 @@ would be handed is kept, one Parquet file a task, one row a question.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,8 +83,12 @@ def _questions(
     samples: Sequence[dict],
     tokens: dict[tuple[str, str], tuple[list[int], list[int]]],
     metric: str,
+    cluster: Sequence[str],
 ) -> Iterator[dict]:
-    """Rows of one leaf task; lm-eval's own score of the recorder's values is the check."""
+    """Rows of one leaf task; lm-eval's own score of the recorder's values is the check.
+
+    A row's `cluster` is what the question has in the columns of that name, None without any.
+    """
     for sample in samples:
         choices = task.doc_to_choice(sample["doc"])
         lengths = [len(choice) for choice in choices]
@@ -116,7 +120,31 @@ def _questions(
             "lengths": lengths,
             "contexts": contexts[:1] if shared else contexts,
             "answers": [answer for _, answer in pairs],
+            "cluster": _cluster(sample["doc"], cluster, task.task_name),
         }
+
+
+def _cluster(doc: Mapping[str, Any], columns: Sequence[str], leaf: str) -> str | None:
+    """What a question shares with those that depend on it, as text; None where it stands alone.
+
+    Raises:
+        WildmergeError: the question has no such column.
+    """
+    if missing := [name for name in columns if name not in doc]:
+        raise WildmergeError(
+            f"Expected the questions of lm-eval's task {leaf!r} to have the columns that `cluster` "
+            f"names in config/suites.yaml, but they have no {', '.join(missing)}; their columns "
+            f"are {', '.join(doc)}. Correct `cluster`."
+        )
+    return json_digest([doc[name] for name in columns]) if columns else None
+
+
+def _number_clusters(rows: list[dict]) -> None:
+    """Number the clusters of a task from 0; a question that stands alone has a number of its own."""
+    numbers: dict[object, int] = {}
+    for place, row in enumerate(rows):
+        key = place if row["cluster"] is None else row["cluster"]
+        row["cluster"] = numbers.setdefault(key, len(numbers))
 
 
 def _distinct_tokens(rows: list[dict]) -> int:
@@ -139,7 +167,8 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         suite: folder made by `suites.fetch`.
         folder: where to, whole or not there: `prompts.json`, and `<task>.parquet` with columns
             member, doc, target (the right choice), lengths (choices,) in characters, contexts (1
-            or choices, tokens) and answers (choices, tokens).
+            or choices, tokens), answers (choices, tokens) and cluster (its number in the task;
+            questions that share the columns of the suite's key `cluster` have the same).
 
     Raises:
         WildmergeError: a task scores its questions in a way that `outcomes.correct` does not
@@ -171,6 +200,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             ("lengths", pa.list_(pa.int32())),
             ("contexts", pa.list_(pa.list_(pa.int32()))),
             ("answers", pa.list_(pa.list_(pa.int32()))),
+            ("cluster", pa.int32()),
         ]
     )
     lm = _recorder(Path(model))
@@ -189,9 +219,16 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
                 row
                 for leaf in entry["members"]
                 for row in _questions(
-                    loaded[leaf], results["samples"][leaf], lm.tokens, entry["metric"]
+                    loaded[leaf],
+                    results["samples"][leaf],
+                    lm.tokens,
+                    entry["metric"],
+                    spec.get("clusters", {}).get(task, []),
                 )
             ]
+            # The digest is that of what a model is asked.
+            digest = json_digest([{k: v for k, v in r.items() if k != "cluster"} for r in rows])
+            _number_clusters(rows)
             pq.write_table(
                 pa.Table.from_pylist(rows, schema), part / f"{task}.parquet", compression="zstd"
             )
@@ -199,7 +236,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             tasks[task] = {
                 "questions": len(rows),
                 "requests": sum(len(row["answers"]) for row in rows),
-                "digest": json_digest(rows),
+                "digest": digest,
             }
         content = {
             "suite_digest": spec["digest"],
@@ -209,5 +246,10 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         }
         write_json(
             part / "prompts.json",
-            {**content, "digest": json_digest(content), "distinct_tokens": sizes},
+            {
+                **content,
+                "digest": json_digest(content),
+                "distinct_tokens": sizes,
+                "clusters": spec.get("clusters", {}),
+            },
         )

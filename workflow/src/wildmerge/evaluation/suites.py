@@ -355,6 +355,10 @@ def fetch_suite(
             tasks[task] = {"metric": wanted["metric"], "num_fewshot": shots, "members": members}
         content = {"lm_eval": version("lm_eval"), "tasks": tasks}
         said = {"suite": suite, "source": source}
+        # No part of the digest: what is asked stays the same.
+        said["clusters"] = {
+            task: wanted["cluster"] for task, wanted in spec["tasks"].items() if "cluster" in wanted
+        }
         if source == "hub":
             said["datasets"] = {name: pins[name]["revision"] for name in datasets_of(suite, spec)}
         write_json(part / "suite.json", {**said, **content, "digest": json_digest(content)})
