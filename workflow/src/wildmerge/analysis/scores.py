@@ -34,7 +34,8 @@ MERGES = [
 
 TEXT = [
     "base", "subset", "members", "recipe", "suite", "best_model", "task", "metric", "reference",
-    "reference_model", "verdict", "diverged",
+    "reference_model", "verdict", "diverged", "contrast", "a", "b", "population", "over_members",
+    "outcome",
 ]  # fmt: skip
 
 
@@ -147,7 +148,7 @@ def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV of a study (scores, merges, comparisons, ...) with the types it had."""
     frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
-    return frame.fillna({"members": "", "diverged": ""})
+    return frame.fillna(dict.fromkeys(("members", "diverged", "contrast", "over_members"), ""))
 
 
 def sweep(

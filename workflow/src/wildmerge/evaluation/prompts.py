@@ -140,7 +140,7 @@ def _cluster(doc: Mapping[str, Any], columns: Sequence[str], leaf: str) -> str |
 
 
 def _number_clusters(rows: list[dict]) -> None:
-    """Number the clusters of a task from 0; a question that stands alone has a number of its own."""
+    """Number the clusters of a task from 0; a question that stands alone is one of its own."""
     numbers: dict[object, int] = {}
     for place, row in enumerate(rows):
         key = place if row["cluster"] is None else row["cluster"]

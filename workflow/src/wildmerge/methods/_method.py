@@ -101,6 +101,7 @@ class Method:
             number that makes it this one, to the bit. Given if and only if `scale` is.
         once: whether every element of an expert is read just once, so that a `LazyTensor` will do.
         fewest: the fewest experts it is defined for.
+        boosts: the name of the plain method that it boosts, by a parameter `beta`; empty for none.
         version: counts the changes of its code; raising it makes its merges again, where a study
             names the method itself (recipes of recipes.yaml have versions of their own).
         mergekit: the parameters in the names of mergekit's own method of this name; None for a
@@ -123,6 +124,7 @@ class Method:
     unscaled: Callable[[dict[str, Any], int], tuple[dict[str, Any], float]] | None = None
     once: bool = True
     fewest: int = 1
+    boosts: str = ""
     version: int = 1
     mergekit: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 

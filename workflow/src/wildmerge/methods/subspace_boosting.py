@@ -89,6 +89,7 @@ TASK_ARITHMETIC_SB = Method(
     parameters={**task_arithmetic.METHOD.parameters, "beta": BETA},
     look=Look("#56B4E9", "D", "--"),
     place=4,
+    boosts="task_arithmetic",
 )
 TIES_SB = Method(
     name="ties_sb",
@@ -101,4 +102,5 @@ TIES_SB = Method(
     look=Look("#E69F00", "v", "--"),
     place=5,
     once=False,
+    boosts="ties",
 )

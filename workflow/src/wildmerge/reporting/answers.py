@@ -2,6 +2,7 @@
 
 import html
 import math
+from typing import Any
 
 import pandas as pd
 
@@ -10,7 +11,11 @@ from .markup import listed, table, text, word
 from .numbers import interval, percent, signed
 
 MOST_NAMED = 12  # methods that a sentence names; the points of a sweep are counted
-REFERENCES = {"base": "the base", "best": "the best single checkpoint"}
+REFERENCES = {
+    "base": "the base",
+    "own": "the best of its members",
+    "best": "the best single checkpoint",
+}
 
 
 def sentences(answers: pd.DataFrame, looks: Looks) -> list[str]:
@@ -48,15 +53,16 @@ def _sentence(rows: pd.DataFrame, reference: str, looks: Looks) -> str:
         own = rows[rows["verdict"] == verdict].sort_values("gain", ascending=verdict == "below")
         if len(own):
             gains = [
-                f"{html.escape(looks.label(r.recipe))} by {abs(r.gain):.2f} points "
-                f"({interval(r.questions_low, r.questions_high)}"
-                + ("; other subsets may differ" if r.draws_low <= 0 <= r.draws_high else "")
-                + ")"
+                f"{html.escape(looks.label(r.recipe))} by {abs(r.gain):.2f} points ({_about(r)})"
                 for r in own.itertuples()
             ]
             clauses.append(
                 f'<span class="{verdict}">{verb} than {reference}</span>: {listed(gains)}'
             )
+    if (rows["verdict"] == "equal").any():
+        names = rows.loc[rows["verdict"] == "equal", "recipe"]
+        same = listed([html.escape(looks.label(recipe)) for recipe in names])
+        clauses.append(f"equal to {reference} within the study's margin: {same}")
     apart = rows[rows["verdict"] == "not told apart"]
     if len(apart) == len(rows):
         return f"no method is told apart from {reference}."
@@ -64,6 +70,21 @@ def _sentence(rows: pd.DataFrame, reference: str, looks: Looks) -> str:
         names = [html.escape(looks.label(recipe)) for recipe in apart["recipe"]]
         clauses.append(f"not told apart from it: {listed(names)}")
     return f"{'; '.join(clauses)}."
+
+
+POPULATIONS = {
+    "questions": "over questions",
+    "draws": "over draws",
+    "both": "over questions and draws",
+    "checkpoints": "over other checkpoints and questions",
+}
+
+
+def _about(row: Any) -> str:
+    """The interval of a mean gain in the population that its verdict is about, in words."""
+    name = getattr(row, "population", "questions")
+    ends = interval(getattr(row, f"{name}_low"), getattr(row, f"{name}_high"))
+    return f"{ends} {POPULATIONS[name]}"
 
 
 def _counts(rows: pd.DataFrame, reference: str, looks: Looks) -> str:
@@ -78,6 +99,8 @@ def _counts(rows: pd.DataFrame, reference: str, looks: Looks) -> str:
                 f"all {label} by {abs(most['gain']):.2f} points "
                 f"({interval(most['questions_low'], most['questions_high'])})"
             )
+    if same := (rows["verdict"] == "equal").sum():
+        clauses.append(f"{same} are equal to it within the study's margin")
     clauses.append(f"{(rows['verdict'] == 'not told apart').sum()} are not told apart from it")
     told = f"of {len(rows)} settings {'; '.join(clauses)}."
     return f"{told} The largest difference of so many is flattered by chance."
@@ -100,12 +123,16 @@ def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> str:
             [
                 text(base), text(looks.label(r.recipe)), int(r.models),
                 signed(r.gain), interval(r.questions_low, r.questions_high),
-                interval(r.draws_low, r.draws_high), p, word(r.verdict), percent(r.share),
+                interval(r.draws_low, r.draws_high), interval(r.both_low, r.both_high),
+                interval(r.checkpoints_low, r.checkpoints_high), p, word(r.verdict),
+                f"{percent(r.share)} ({percent(r.share_questions_low)} to "
+                f"{percent(r.share_questions_high)})",
                 f"{percent(r.share_above)} / {percent(r.share_below)}",
             ]
         )  # fmt: skip
     header = [
-        "Base", "Method", "merges", "mean gain", "95 % over questions", "95 % over draws",
-        "p, Holm", "verdict", "merges above", "significantly above / below",
+        "Base", "Method", "merges", "mean gain", "95 % over questions", "over draws", "over both",
+        "over other checkpoints", "p, Holm", "verdict", "merges above (over questions)",
+        "significantly above / below",
     ]  # fmt: skip
     return table(header, lines, names=2)

@@ -12,7 +12,7 @@ import pandas as pd
 from wildmerge.files import read_json
 from wildmerge.study import declaration
 
-from .answers import answer_table, sentences
+from .answers import REFERENCES, answer_table, sentences
 from .dictionary import dictionary
 from .looks import Looks, Recipes
 from .markup import listed, text
@@ -122,10 +122,10 @@ def _answers(frames: Mapping[str, pd.DataFrame], figures: Sequence[Path], looks:
     """The answers: in words, as a figure, and in tables."""
     answers = frames["answers"]
     said = "".join(f"<li>{sentence}</li>" for sentence in sentences(answers, looks))
-    best = (
-        "<h3>Merges against the best single checkpoint</h3>" + answer_table(answers, "best", looks)
-        if (answers["reference"] == "best").any()
-        else ""
+    best = "".join(
+        f"<h3>Merges against {REFERENCES[name]}</h3>" + answer_table(answers, name, looks)
+        for name in ("own", "best")
+        if (answers["reference"] == name).any()
     )
     ratio = frames["comparisons"]["width_to_unpaired"].median()
     narrower = (
@@ -136,8 +136,9 @@ def _answers(frames: Mapping[str, pd.DataFrame], figures: Sequence[Path], looks:
     )
     return (
         f"<ul>{said}</ul>"
-        "<p class=soft>Mean gain over all merges of a method; in brackets the 95 % interval over "
-        "questions. How it is computed stands under <a href='#statistics'>Statistics</a>.</p>"
+        "<p class=soft>Mean gain over all merges of a method; in brackets the 95 % interval in the "
+        "population that it names. How it is computed stands under "
+        "<a href='#statistics'>Statistics</a>.</p>"
         + "".join(map(picture, figures))
         + "<h3>Merges against their base</h3>"
         + answer_table(answers, "base", looks)
