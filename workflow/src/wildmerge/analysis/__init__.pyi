@@ -1,6 +1,6 @@
 """From scores to tidy tables, differences, intervals and tests."""
 
-from . import questions as questions, scores as scores, stats as stats
+from . import power as power, questions as questions, scores as scores, stats as stats
 from .comparisons import FRAMES as FRAMES, compare_study as compare_study, report_two as report_two
 from .outcomes import (
     Facts as Facts,
