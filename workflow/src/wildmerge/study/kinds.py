@@ -90,6 +90,6 @@ def check_metric(leaf: str, config: Mapping[str, Any], metric: str, place: str) 
         raise WildmergeError(
             f"{place}: a metric that is a mean over questions was expected, found {metric!r}, but "
             f"lm-eval's {leaf!r} has only {', '.join(shown) or 'others'}. Another metric is never "
-            "put in its place: name one of these, or take the task out of the suite."
+            "put in its place. Name one of these, or take the task out of the suite."
         )
     return known[metric]
