@@ -135,7 +135,10 @@ def test_nothing_missing_is_printed_as_a_number(reader, small):
     text = " ".join(reader.texts)
     assert not re.search(r"\b(nan|NaN|None|inf|<NA>)\b", text.replace("NaN in lm_head", ""))
     assert "not measured" in text
-    assert "1 planned models have no scores yet" in text
+    assert "14 of 16 planned merges count" in " ".join(text.split())
+    assert "its subset lacks iso_c" in text
+    # The size of one draw lost a merge.
+    assert re.search("second sim 4 of 4 3 of 3 0 of 1", " ".join(text.split()))
     assert "–" in text
 
 

@@ -18,7 +18,7 @@ from wildmerge.sources import locked_files, takes_pickles
 from wildmerge.sources import source_of
 from wildmerge.study import catalogue, paths, sheets
 from wildmerge.study import check_tasks, load_experts
-from wildmerge.study import Needs
+from wildmerge.study import Needs, ways_on
 from wildmerge.study import BASE, IDENTITY
 from wildmerge.validation import read_yaml, validate
 
@@ -122,7 +122,7 @@ def refuse_missing():
         said = "; ".join(f"{', '.join(who)}: {lack}" for lack, who in lacking.items())
         raise WorkflowError(
             f"Checkpoints that can be had were expected in config/models.tsv, found {said}. Then "
-            "run again."
+            f"run again. {ways_on(n for names in lacking.values() for n in names)}"
         )
     fetched = (
         job.wildcards.suite for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite"

@@ -98,7 +98,8 @@ def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> str:
         p = "–" if math.isnan(r.p_holm) else f"{r.p_holm:.2g}"
         lines.append(
             [
-                text(base), text(looks.label(r.recipe)), int(r.models),
+                text(base), text(looks.label(r.recipe)),
+                f"{r.models:.0f}" + (f" of {r.planned:.0f}" if r.models < r.planned else ""),
                 signed(r.gain), interval(r.questions_low, r.questions_high),
                 interval(r.draws_low, r.draws_high), p, word(r.verdict), percent(r.share),
                 f"{percent(r.share_above)} / {percent(r.share_below)}",

@@ -16,6 +16,7 @@ from .answers import answer_table, sentences
 from .dictionary import dictionary
 from .looks import Looks, Recipes
 from .markup import listed, text
+from .missing import lead as lead_missing, missing
 from .sections import checkpoints, cost, every_merge, provenance
 from .statistics_text import STATISTICS
 
@@ -81,12 +82,14 @@ def build_page(
     merges, comparisons = frames["merges"], frames["comparisons"]
     read = [read_json(path) for path in verdicts]
     by_model = {(verdict["base"], verdict["model"]): verdict for verdict in read}
+    plan = [row for row in plan if not row.get("missing")]
     scores = [read_json(row["scores"]) for row in plan if Path(row["scores"]).exists()]
     paths = dict.fromkeys(row["summary"] for row in plan if row["summary"])
     summaries = [read_json(path) for path in paths if Path(path).exists()]
     first = [path for path in figures if path.stem == "gain_by_method"]
     parts = {
         "Answers": _answers(frames, first, looks),
+        "Missing": missing(study, merges),
         "Figures": "".join(picture(path) for path in figures if path not in first),
         "Tables": "".join(map(_table, tables)),
         "Cost": cost(merges, summaries, jobs or {}, looks),
@@ -106,16 +109,13 @@ def _lead(frames: Mapping[str, pd.DataFrame]) -> str:
     """How many models the study scored, on what, and how many it lacks."""
     merges = frames["merges"]
     measured = merges.dropna(subset="accuracy")
-    missing = len(merges) - len(measured)
     merged = measured["recipe"] != "identity"
     bases = (measured["subset"] == "base").sum()
-    lead = (
+    return (
         f"{merged.sum()} merges, {((measured['n'] == 1) & ~merged).sum()} single checkpoints and "
         f"{bases} base{'' if bases == 1 else 's'}, each on {_asked(frames['scores'])}."
+        + lead_missing(merges)
     )
-    if missing:
-        lead += f" <b>{missing} planned models have no scores yet</b> and are left out."
-    return lead
 
 
 def _answers(frames: Mapping[str, pd.DataFrame], figures: Sequence[Path], looks: Looks) -> str:

@@ -36,7 +36,8 @@ def cost(
         ],
         columns=["recipe", "peak_memory_bytes", "bytes_written"],
     )
-    once = merges.drop_duplicates(["base", "subset", "recipe"])  # a merge serves all suites
+    made = merges[merges["evaluate_seconds"].notna()]
+    once = made.drop_duplicates(["base", "subset", "recipe"])  # a merge serves all suites
     for recipe in [*looks.order(merges["recipe"]), "identity"]:
         own, all_suites = once[once["recipe"] == recipe], merges[merges["recipe"] == recipe]
         peak = peaks.loc[peaks["recipe"] == recipe, "peak_memory_bytes"].max()
@@ -54,7 +55,7 @@ def cost(
     written = peaks["bytes_written"].sum() / 1e9
     told = (
         f"<p>{(once['recipe'] != 'identity').sum()} merges in {duration(merge)}, "
-        f"{merges['accuracy'].notna().sum()} evaluations in {duration(evaluate)}, added up over "
+        f"{len(made)} evaluations in {duration(evaluate)}, added up over "
         f"jobs; {written:.0f} GB of weights were written.</p>"
     )
     header = [
@@ -201,7 +202,7 @@ def every_merge(name: str, merges: pd.DataFrame, comparisons: pd.DataFrame, look
             "–" if math.isnan(r.accuracy) else f"{100 * r.accuracy:.2f}",
             signed(r.gain), interval(r.low, r.high),
             f"diverged on {text(r.diverged.replace(';', ', '))}" if getattr(r, "diverged", "")
-            else "not measured" if math.isnan(r.accuracy)
+            else text(r.left_out) if math.isnan(r.accuracy)
             else word(r.verdict) if isinstance(r.verdict, str) else "–",
             "–" if math.isnan(r.norm) else f"{r.norm:.4g}",
             f"<code>{text(paths.kept(name, r.base, r.subset, r.recipe))}</code>",

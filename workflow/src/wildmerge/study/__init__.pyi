@@ -3,6 +3,7 @@
 from . import catalogue as catalogue, paths as paths, sheets as sheets
 from .catalogue import CSV as CSV, SIMILARITY as SIMILARITY, declaration as declaration
 from .experts import load_experts as load_experts
+from .missing import mark_missing as mark_missing, ways_on as ways_on
 from .needs import Needs as Needs
 from .plan import BASE as BASE, IDENTITY as IDENTITY
 from .sheets import read_models as read_models, read_rows as read_rows
