@@ -148,6 +148,9 @@ rule preflight:
 
 
 rule fetch_suite:
+    input:
+        # Questions of one's own; those of the hub and of packages are none of this machine's files.
+        lambda w: own_files(SHEETS.suites[w.suite]),
     output:
         directory("resources/suites/{suite}"),
     log:

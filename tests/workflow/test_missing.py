@@ -64,7 +64,7 @@ def stopped(project) -> tuple[Project, str, str]:
 
 
 def test_the_preflight_finds_the_vanished_row_and_names_the_ways_on(stopped):
-    project, said, _ = stopped
+    _, said, _ = stopped
     assert f"10 cannot be used: {VANISHED}" in said or f"1 of 12 cannot be used: {VANISHED}" in said
     for way in ("config/models.tsv", f"without: [{VANISHED}]", "missing:", "config/studies/wild"):
         assert way in said

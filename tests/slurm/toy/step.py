@@ -50,7 +50,9 @@ if __name__ == "__main__":
         go_wrong(fault.read_text(), snakemake.log[0])
     for path in map(Path, snakemake.output):
         if path.suffix == ".json":
-            text = what if rule == "merge" else outcome(snakemake.input.model)
+            if rule == "task_vector":
+                time.sleep(snakemake.config["seconds"])
+            text = outcome(snakemake.input.model) if rule == "evaluate" else what
             path.write_text(json.dumps(text))
         else:
             # Slowly and in pieces, as real weights are written.

@@ -1,6 +1,5 @@
 """Tables 1-3 of the paper: share of merges above a reference and mean gain, by method and n."""
 
-import html
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from wildmerge.files import atomic_file
 
 from .looks import Looks, base_label
 from .numbers import MISSING, signed
+from .templates import render
 
 KEYS = ["base", "suite", "recipe", "n"]
 AVERAGE = "average"
@@ -150,26 +150,7 @@ def layout(
 def to_html(laid: Laid, reference: str) -> str:
     """An HTML table of what `layout` gives; small texts stand under the cell's own."""
     header, rows = laid
-    heads = "".join(f"<th>{html.escape(text)}</th>" for text in header)
-    lines = [
-        "<table>",
-        "<thead><tr><th>Base</th><th class=text>Method</th>"
-        f"<th>{html.escape(reference)}</th>{heads}</tr></thead>",
-        "<tbody>",
-    ]
-    last: str | None = None
-    for base, method, accuracy, texts in rows:
-        tds = "".join(
-            f"<td>{own}{''.join(f'<br><small>{text}</small>' for text in small if text)}</td>"
-            for own, *small in texts
-        )
-        mark = ' class="block"' if base != last else ""
-        first = html.escape(base) if base != last else ""
-        lines.append(
-            f"<tr{mark}><th>{first}</th><th>{html.escape(method)}</th><td>{accuracy}</td>{tds}</tr>"
-        )
-        last = base
-    return "\n".join([*lines, "</tbody>", "</table>", ""])
+    return render("paper_table", header=["Base", "Method", reference, *header], rows=rows)
 
 
 def latex(text: str) -> str:

@@ -4,30 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from .looks import base_label
-from .markup import listed, table, text
+from .templates import Table, render
 
 
-def lead(merges: pd.DataFrame) -> str:
-    """A sentence on what is missing, for the top of the page; "" where nothing is.
-
-    Args:
-        merges: merges.csv.
-    """
-    gone = merges[merges["left_out"] != ""]
-    if gone.empty:
-        return ""
-    merged = merges[merges["recipe"] != "identity"]
-    counted = (merged["left_out"] == "").sum()
-    return (
-        f" <b>{counted} of {len(merged)} planned merges count</b>; what is missing, and why, "
-        "stands under <a href='#missing'>Missing</a>."
-    )
-
-
-def missing(study: Mapping[str, Any], merges: pd.DataFrame) -> str:
-    """What a study was drawn or goes on without, and how many of its merges are left.
+def missing(study: Mapping[str, Any], merges: pd.DataFrame) -> Markup | str:
+    """What a study was drawn or goes on without, and how many of its subsets count.
 
     Args:
         study: its YAML.
@@ -36,29 +20,26 @@ def missing(study: Mapping[str, Any], merges: pd.DataFrame) -> str:
     Returns:
         HTML; "" where nothing is missing and nothing was left out.
     """
-    told = ""
-    if study.get("without"):
-        names = [f"<code>{text(name)}</code>" for name in study["without"]]
-        told += f"<p>The subsets were drawn without {listed(names)}, as the study says.</p>"
-    if (merges["left_out"] == "").all():
-        return told
-    if reasons := study.get("missing", {}):
-        lines = [
-            [f"<code>{text(name)}</code>", _holding(name, merges), text(why)]
-            for name, why in reasons.items()
-        ]
-        told += "<p>The study goes on without these:</p>"
-        told += table(["Missing", "planned merges that hold it", "why"], lines, (2,), 1)
-    told += (
-        "<p>Methods are compared on the same subsets. A subset counts where every method has its "
-        "merge of it, of all methods that have any of that base on that suite; in no table, figure "
-        "or test is any other. merges.csv says of each merge why it is left out.</p>"
+    reasons, without = study.get("missing", {}), study.get("without", [])
+    gaps = (merges["left_out"] != "").any()
+    if not (reasons or without or gaps):
+        return ""
+    gone = [[_code(name), _held_by(name, merges), why] for name, why in reasons.items()]
+    return render(
+        "missing",
+        without=[_code(name) for name in without],
+        gone=Table(["Missing", "planned merges that hold it", "why"], gone, wide=(2,)),
+        gaps=gaps,
+        counts=_counts(merges),
     )
-    return told + _counts(merges)
 
 
-def _holding(name: str, merges: pd.DataFrame) -> int:
-    """How many planned merges a missing checkpoint, or merge, is."""
+def _code(name: str) -> Markup:
+    return Markup("<code>{}</code>").format(name)
+
+
+def _held_by(name: str, merges: pd.DataFrame) -> int:
+    """How many planned merges hold a missing checkpoint, or are the missing merge."""
     base, *rest = name.split("/")
     once = merges[merges["base"] == base].drop_duplicates(["subset", "recipe"])
     once = once[once["recipe"] != "identity"]
@@ -67,12 +48,9 @@ def _holding(name: str, merges: pd.DataFrame) -> int:
     return sum(rest[0] in members.split(";") for members in once["members"])
 
 
-def _counts(merges: pd.DataFrame) -> str:
-    """A table of the subsets that count, of those planned: a row a base and suite, a column an n.
-
-    n = 1 holds the single checkpoints.
-    """
-    rows = merges[merges["n"] > 0].assign(counts=lambda frame: frame["left_out"] == "")
+def _counts(merges: pd.DataFrame) -> Table:
+    """The subsets that count, of those planned: a row a base and suite, a column an n."""
+    rows = merges[merges["n"] > 0].assign(counts=merges["left_out"] == "")
     # Of a method that has no merge at all nothing counts; the subsets are those of the others.
     keys = ["base", "suite", "n", "subset"]
     subsets = rows.groupby(keys, sort=False)["counts"].any().reset_index()
@@ -80,7 +58,7 @@ def _counts(merges: pd.DataFrame) -> str:
     lines = []
     for (base, suite), own in subsets.groupby(["base", "suite"], sort=False):
         cells = [own.loc[own["n"] == n, "counts"] for n in sizes]
-        told = [f"{cell.sum()} of {len(cell)}" if len(cell) else "–" for cell in cells]
-        lines.append([text(base_label(base)), text(suite), *told])
+        numbers = [f"{cell.sum()} of {len(cell)}" if len(cell) else None for cell in cells]
+        lines.append([base_label(base), suite, *numbers])
     header = ["Base", "suite", *("checkpoints" if n == 1 else f"n = {n}" for n in sizes)]
-    return "<p>Subsets that count, of those planned:</p>" + table(header, lines, names=2)
+    return Table(header, lines, names=2)
