@@ -385,7 +385,8 @@ CASES = {
         "'piqa' was expected once",
         "lines 3 and 4",
     ),
-    "an unknown metric": (task(metric="f1"), "piqa.metric", "lm-eval's metric", "'f1'"),
+    "a metric that is none": (task(metric="f 1"), "piqa.metric", "lm-eval's metric", "'f 1'"),
+    "an unknown metric": (task(metric="f1"), "task piqa", "a mean over questions", "found 'f1'"),
     "fewer than no examples": (
         task(num_fewshot=-1),
         "num_fewshot",

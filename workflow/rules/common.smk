@@ -18,7 +18,7 @@ from wildmerge.sources import locked_files, takes_pickles
 from wildmerge.sources import source_of
 from wildmerge.study import catalogue, paths, sheets
 from wildmerge.study import check_tasks, load_experts
-from wildmerge.study import Needs
+from wildmerge.study import Needs, own_files
 from wildmerge.study import BASE, IDENTITY
 from wildmerge.validation import read_yaml, validate
 
@@ -128,7 +128,7 @@ def refuse_missing():
         job.wildcards.suite for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite"
     )
     if names := sorted(
-        s for s in fetched if SHEETS.suites[s]["source"] == "hub" and not pins_of(s, DATASETS)
+        s for s in fetched if SHEETS.suites[s].get("source") == "hub" and not pins_of(s, DATASETS)
     ):
         raise WorkflowError(
             "A commit was expected for every data set of the hub, found none for those of suite "
