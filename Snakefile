@@ -348,7 +348,9 @@ rule merge:
     conda:
         "envs/wildmerge.yaml"
     resources:
-        gpu=lambda w: int(NEEDS.needs_gpu(w.recipe)),
+        # Its evaluation's. Where jobs run side by side, no more weights then lie on disk than GPUs
+        # are there to evaluate them.
+        gpu=1,
         disk_mb=weights_mb,
         mem_mb=by_size(4000, 2500),
         runtime=by_size(10, 10),

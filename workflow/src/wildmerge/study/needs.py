@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from wildmerge import WildmergeError
-from wildmerge.methods import METHODS
 
 from . import catalogue, paths
 from .missing import missing_checkpoints
@@ -65,11 +64,6 @@ class Needs:
                 "a study."
             ) from None
         return {key: value for key, value in entry.items() if key != "label"}
-
-    def needs_gpu(self, recipe: str) -> bool:
-        """Whether a recipe's arithmetic is worth a GPU; mergekit's own methods get one."""
-        method = METHODS.get(self.recipe(recipe)["merge_method"])
-        return method is None or method.gpu
 
     def gb(self, base: str) -> float:
         """GB of one checkpoint of a base in 16 bits."""
