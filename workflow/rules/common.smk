@@ -18,7 +18,7 @@ from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
 from wildmerge.sources import locked_files, source_of, takes_pickles
 from wildmerge.study import catalogue, paths, sheets
 from wildmerge.study import check_tasks, load_experts
-from wildmerge.study import Needs, own_files
+from wildmerge.study import Needs, own_files, ways_on
 from wildmerge.study import BASE, IDENTITY
 from wildmerge.validation import read_yaml, validate
 
@@ -124,7 +124,7 @@ def refuse_missing():
         said = "; ".join(f"{', '.join(who)}: {lack}" for lack, who in lacking.items())
         raise WorkflowError(
             f"Checkpoints that can be had were expected in config/models.tsv, found {said}. Then "
-            "run again."
+            f"run again. {ways_on(n for names in lacking.values() for n in names)}"
         )
     fetched = (
         job.wildcards.suite for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite"
