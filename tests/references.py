@@ -124,7 +124,7 @@ METHODS = {
 def update(method, base, experts, parameters, projection=True, **salt):
     """The update of one tensor in float64; arrays in, array out.
 
-    TIES' choice among equal entries hangs on `tensor`, its name, and the experts' `digests`.
+    TIES' choice among equal entries depends on `tensor`, its name, and the experts' `digests`.
     """
     base = np.asarray(base, dtype=np.float64)
     experts = [np.asarray(expert, dtype=np.float64) for expert in experts]

@@ -387,7 +387,7 @@ def test_the_yaml_names_repo_and_revision():
     assert (config["dtype"], config["out_dtype"]) == ("float32", "float16")
     head = "# By hand, in this folder: mergekit-yaml mergekit.yaml OUT\nmerge_method: "
     assert text.startswith(f"{head}task_arithmetic\n")
-    # TIES' choice among equal entries is this project's own, and hangs on the weights.
+    # TIES' choice among equal entries is this project's own, and depends on the weights.
     text = mergekit_yaml(RECIPES["ties"], *given, digests={"x": "89ab"})
     config = yaml.safe_load(text)
     assert config["merge_method"] == "ties_hashed"

@@ -58,7 +58,7 @@ def test_values_of_every_kind():
     assert not ties(base, [base], ["a"]).any()
 
 
-def test_the_choice_hangs_on_seed_tensor_and_expert_alone():
+def test_the_choice_depends_on_seed_tensor_and_expert_alone():
     base, experts = rounded(20_000, 3, 1)
     first = ties(base, experts, ["a", "b", "c"])
     # The order of the experts changes no bit.
@@ -66,7 +66,7 @@ def test_the_choice_hangs_on_seed_tensor_and_expert_alone():
     # Of equal experts the same entries stay: with themselves, they are themselves.
     alone = ties(base, experts[:1], ["a"])
     assert torch.equal(ties(base, experts[:1] * 2, ["a", "a"]), 2 * alone)
-    # What stays of an expert does not hang on the others: their sum where all signs agree.
+    # What stays of an expert does not depend on the others: their sum where all signs agree.
     ups = [torch.maximum(expert, base) for expert in experts]
     parts = [ties(base, [up], [digest]) for up, digest in zip(ups, "abc", strict=True)]
     assert torch.equal(ties(base, ups, ["a", "b", "c"]), sum(parts))

@@ -24,7 +24,7 @@ def loaded(origin: str, folder: str, place: Path) -> str:
 
 if __name__ == "__main__":
     what = "merge {base}/{subset}/{recipe}".format(**snakemake.wildcards)
-    with job(snakemake.log[0], what, snakemake.threads):
+    with job(snakemake.log[0], what, snakemake.threads, snakemake.resources.get("gpu", 0)):
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         members, recipe = snakemake.params.members, snakemake.params.recipe
         dtype = snakemake.params.dtype
