@@ -1,6 +1,7 @@
 """Compare evaluated models question by question: two of them by hand, or all merges of a study."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ COMPARISONS = [
 _SUMMARY = [
     "reference", "models", "share", "share_low", "share_high", "share_questions_low",
     "share_questions_high", "share_null_low", "share_null_high", "share_above", "share_below",
-    "true_sd", "share_true", "gain", "gain_corrected", *POPULATION_ENDS,
+    "true_sd", "share_true", "gain", "gain_corrected", *POPULATION_ENDS, "planned",
 ]  # fmt: skip
 INTERVALS = [*KEYS, "recipe", "n", *_SUMMARY]
 ANSWERS = [
@@ -319,6 +320,8 @@ def compare_study(study: StudyOutcomes, seed: int = 0) -> dict[str, pd.DataFrame
         `best`, the merges of a base by their gain.
     """
     pools = study.plan.groupby("base")["pool"].max().to_dict()
+    cells_of = study.plan[[*KEYS, "recipe", "n"]].itertuples(index=False, name=None)
+    planned = Counter(key for cell in cells_of for key in (cell, cell[:-1]))
     models: list[pd.DataFrame] = []
     order: list[pd.DataFrame] = []
     cells: list[dict[str, Any]] = []
@@ -331,12 +334,12 @@ def compare_study(study: StudyOutcomes, seed: int = 0) -> dict[str, pd.DataFrame
         order.append(group.ranked())
         key = {"base": base, "suite": suite}
         for (recipe, n), name, cell in group.cells(["recipe", "n"]):
-            found = group.summary(cell, name)
+            found = group.summary(cell, name) | {"planned": planned[base, suite, recipe, n]}
             cells.append(key | {"recipe": recipe, "n": n, "reference": name} | found)
         for (recipe,), name, cell in group.cells(["recipe"]):
             mean = group.mean(cell, name)
             shared.setdefault((suite, recipe, name), []).append((len(means), mean))
-            found = group.summary(cell, name)
+            found = group.summary(cell, name) | {"planned": planned[base, suite, recipe]}
             means.append(key | {"recipe": recipe, "reference": name} | found)
         pairs += methods.compare(
             group.rows, group.members, group.sums, group.replicates, group.outcomes,
@@ -388,7 +391,7 @@ def _averages(
     bases: int,
     facts: Facts,
 ) -> pd.DataFrame:
-    """The mean over bases of each recipe, where all bases have the same questions and merges."""
+    """The mean over bases of each recipe, where all have the same questions and planned merges."""
     found = []
     for (suite, recipe, name), group in shared.items():
         index, means = zip(*group, strict=True)
@@ -396,12 +399,13 @@ def _averages(
         same = all(
             m.tasks == first.tasks and np.array_equal(m.clusters, first.clusters) for m in means
         )
-        if bases == 1 or len(group) < bases or not same or rows["models"].nunique() > 1:
+        if bases == 1 or len(group) < bases or not same or rows["planned"].nunique() > 1:
             continue
         columns = ["share", "share_above", "share_below", "gain", "gain_corrected"]
         said: dict[str, Any] = rows.reindex(columns=columns).mean().to_dict()
         said |= {"base": "average", "suite": suite, "recipe": recipe, "reference": name}
-        said |= {"models": rows["models"].sum(), "population": "questions"}
+        said |= {"models": rows["models"].sum(), "planned": rows["planned"].sum()}
+        said["population"] = "questions"
         gains = rows["gain"].to_numpy(float)
         spread = Spread(float(gains.var(ddof=1)) / len(gains), len(gains) - 1)
         said["bases_low"], said["bases_high"] = spread.interval(float(gains.mean()))

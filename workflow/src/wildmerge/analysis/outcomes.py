@@ -16,7 +16,7 @@ from wildmerge import WildmergeError
 from wildmerge.files import atomic_file
 
 from .questions import Questions
-from .scores import MODEL, read_items
+from .scores import MODEL, left_out, read_items
 
 NAMES = ["task", "member", "doc", "cluster"]  # of a question
 FACTS = b"wildmerge"  # key of the file's metadata
@@ -107,14 +107,14 @@ def gather(plan: Sequence[Mapping[str, Any]], facts: Facts | None = None) -> Stu
 
     Args:
         plan: one dict an evaluated model and suite, as for `scores.read`, with the path items;
-            models whose file is not there are left out.
+            models that are `scores.left_out` are in no frame.
         facts: what the study declares.
     """
     frame = pd.DataFrame(plan)
     frame["members"] = frame["members"].map(";".join)
-    exists = [Path(path).exists() for path in frame["items"]]
+    there = [not why for why in left_out(plan)]
     groups = {}
-    for (base, suite), rows in frame[exists].groupby(["base", "suite"], sort=False):
+    for (base, suite), rows in frame[there].groupby(["base", "suite"], sort=False):
         own = rows.reset_index(drop=True)
         outcomes = read_outcomes(list(own["items"]))
         groups[base, suite] = own[[*MODEL, "pool"]], outcomes

@@ -60,6 +60,7 @@ KNOWN = {
 # `small`, 26 merges each of twelve experts of SmolLM2-135M.
 CHURN = {
     "ties": 1.8,
+    "ties_hashed": 1.8,
     "ties_sb": 2.1,
     "model_stock": 4.8,
     "iso_c": 7.8,
