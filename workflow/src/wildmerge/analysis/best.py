@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats as distributions
+from scipy import optimize, stats as distributions
 
 from .questions import LEVEL, Moments, Questions, one_sided, paired_test
 
@@ -126,20 +126,70 @@ def _sets(among: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.flatnonzero(own), np.flatnonzero(place == i)) for i, own in enumerate(sets)]
 
 
-def mean_test(over: OverBest, at: np.ndarray) -> tuple[float, float, float]:
-    """Low and high end, and p-value, of the mean gain of some merges over the best of each set.
+@dataclass(frozen=True)
+class MeanOverBest:
+    """The mean gain of some merges over the best of each one's set of checkpoints.
 
-    The low end stands on the plain gain, which lies below the truth if anything, the high end on
-    the corrected one. at: places of the merges.
+    With the error of the mean's difference to each checkpoint, whatever the order of the
+    checkpoints truly is: the mean lies above `end(-z)` but for a chance of 1 - Phi(z), and below
+    `end(z)` but for as many times that as there are checkpoints.
+
+    Attributes:
+        mean: of the merges' accuracies, points.
+        accuracy: (checkpoints,) points.
+        error: (checkpoints,) of the mean less that checkpoint, points.
+        among: (checkpoints, merges) bool, the set of each merge.
     """
-    mean, corrected = over.gain[at].mean(), over.corrected[at].mean()
-    corrected = max(mean, corrected)
-    error = over.replicates[at].mean(0).std()
-    if error < 1e-12:
-        return np.nan, np.nan, 1.0
-    half = distributions.norm.ppf((1 + LEVEL) / 2) * error
-    tail = min(distributions.norm.sf(mean / error), distributions.norm.cdf(corrected / error))
-    return mean - half, corrected + half, min(1.0, 2 * tail)
+
+    mean: float
+    accuracy: np.ndarray
+    error: np.ndarray
+    among: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """How many checkpoints are in any of the sets."""
+        return int(self.among.any(1).sum())
+
+    def end(self, z: float) -> float:
+        """The mean of the smallest gains, each moved by z errors."""
+        over = (self.mean - self.accuracy + z * self.error)[:, None]
+        return float(np.where(self.among, over, np.inf).min(0).mean())
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Its low and high end; NaN where nothing differs."""
+        if self.error[self.among.any(1)].max() < 1e-12:
+            return np.nan, np.nan
+        tail = (1 - level) / 2
+        low, high = distributions.norm.isf([tail, tail / self.count])
+        return self.end(-low), self.end(high)
+
+    def above(self, bound: float) -> float:
+        """The p-value of the claim that it is more than `bound`, points."""
+        return self._tail(bound, -1)
+
+    def below(self, bound: float) -> float:
+        """The p-value of the claim that it is less than `bound`, points."""
+        return min(1.0, self.count * self._tail(bound, 1))
+
+    def _tail(self, bound: float, side: int) -> float:
+        """The chance beyond the z at which the end on this side meets the bound."""
+        if self.error[self.among.any(1)].max() < 1e-12 or side * (self.end(0) - bound) >= 0:
+            return 1.0
+        far = 40.0
+        if side * (self.end(side * far) - bound) < 0:
+            return 0.0
+        z = optimize.brentq(lambda z: self.end(side * z) - bound, 0, far)
+        return float(distributions.norm.sf(z))
+
+    @property
+    def p(self) -> float:
+        """The two-sided p-value of no gain."""
+        return min(1.0, 2 * min(self.above(0), self.below(0)))
+
+    def equal(self, margin: float) -> float:
+        """The p-value of two one-sided tests that it lies within +-margin, points."""
+        return max(self.above(-margin), self.below(margin))
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats as distributions
 
 from wildmerge import WildmergeError
 
 from . import methods, stats
-from .best import Experts, OverBest, listed, mean_test, ranked
+from .best import Experts, MeanOverBest, OverBest, listed, ranked
 from .outcomes import Facts, Outcomes, StudyOutcomes, read_outcomes
-from .populations import Merges, Spread, ends, headline, share_over_questions, true_spread
+from .populations import (
+    Merges,
+    Spread,
+    ends,
+    headline,
+    share_over_questions,
+    true_spread,
+    weakened,
+    widened,
+)
 from .questions import LEVEL, Moments, least_p, paired_test, smallest_seen
 from .scores import DIGITS, MODEL
 
@@ -57,8 +67,9 @@ class _Against(NamedTuple):
     """Models' differences to a reference, a row a model of `who`.
 
     who: rows of the models; gain: points; replicates: (rows, resamples) points; sums: (rows,
-    clusters), None for the best of several checkpoints, which `over` describes; null: (rows,
-    resamples) gains without any true one, points, where that makes sense.
+    clusters), None for the best of several checkpoints, which `over` describes, those `among`
+    (checkpoints, rows); null: (rows, resamples) gains without any true one, points, where that
+    makes sense.
     """
 
     who: np.ndarray
@@ -66,6 +77,7 @@ class _Against(NamedTuple):
     replicates: np.ndarray
     sums: np.ndarray | None = None
     over: OverBest | None = None
+    among: np.ndarray | None = None
     null: np.ndarray | None = None
 
     def at(self, rows: np.ndarray) -> np.ndarray:
@@ -132,7 +144,11 @@ class _Group:
         margin = self.facts.margin / 100
         over = self.experts.over_best(among, self.accuracy, self.merged, self.replicates, margin)
         return _Against(
-            self.merged, over.gain.round(DIGITS), over.replicates.round(DIGITS), over=over
+            self.merged,
+            over.gain.round(DIGITS),
+            over.replicates.round(DIGITS),
+            over=over,
+            among=among,
         )
 
     def comparisons(self) -> Iterator[pd.DataFrame]:
@@ -232,12 +248,11 @@ class _Group:
             variance = 1e4 * float(self.questions.variance(sums)[0])
         else:
             assert found.over is not None
-            low, high, p_mean = mean_test(found.over, at)
+            over = self._mean_over_best(found, at)
+            low, high = over.interval()
             said["gain_corrected"] = float(found.over.corrected[at].mean())
             variance = float(merges.replicates.mean(0).var())
-            spread = Spread(variance, math.inf)
-            equal = (spread.equal(mean, margin), spread.equal(said["gain_corrected"], margin))
-            test = p_mean, max(equal)
+            test = over.p, over.equal(margin)
         said |= {"questions_low": low, "questions_high": high}
         said["mde"] = float(smallest_seen(math.sqrt(variance)))
         shares = share_over_questions(merges)
@@ -252,9 +267,10 @@ class _Group:
         spreads: dict[str, Spread] = {}
         if merges.drawn:
             more, spreads = ends(merges, variance, self.seed)
-            if found.over is not None:  # as in `mean_test`
-                shift = max(0.0, said["gain_corrected"] - mean)
-                more |= {end: more[end] + shift for end in more if end.endswith("_high")}
+            if found.over is not None and not math.isnan(low):
+                for name_ in {"both", "checkpoints"} & spreads.keys():
+                    wide = widened((low, high), mean, spreads[name_], variance)
+                    more[f"{name_}_low"], more[f"{name_}_high"] = wide
             said |= more
             said["true_sd"], said["share_true"] = true_spread(merges)
             sizes = np.unique(merges.n)
@@ -267,10 +283,21 @@ class _Group:
         said |= about
         wider = spreads.get(about["population"])
         said["p_equal"] = test[1] if wider is None else max(test[1], wider.equal(mean, margin))
-        if wider is not None and found.over is not None and mean <= 0:
-            # The best of several lies above the truth: what it adds must not count against merges.
-            said["p"] = wider.p(min(0.0, said["gain_corrected"]))
+        if wider is not None and found.over is not None:
+            said["p"] = weakened(test[0], abs(mean), wider, variance)
         return said
+
+    def _mean_over_best(self, found: _Against, at: np.ndarray) -> MeanOverBest:
+        """The mean of some merges against the best of each one's set."""
+        assert self.experts is not None and found.among is not None
+        who = found.who[at]
+        apart = self.sums[who].mean(0) - self.sums[self.experts.rows]
+        return MeanOverBest(
+            100 * float(self.accuracy[who].mean()),
+            100 * self.accuracy[self.experts.rows],
+            100 * np.sqrt(self.questions.variance(apart)),
+            found.among[:, at],
+        )
 
     def ranked(self) -> pd.DataFrame:
         """The merges by their gain over the base."""
@@ -420,13 +447,12 @@ def _averages(
             low, high = (100 * float(end[0]) for end in moments.interval(p))
             said |= {"p": float(p[0]), "p_equal": float(moments.equal(facts.margin / 100)[0])}
         else:
-            error = Spread(float(replicates.var()), math.inf)
-            corrected = max(said["gain"], said["gain_corrected"])
-            low, high = error.interval(said["gain"])[0], error.interval(corrected)[1]
-            side = said["gain"] if said["gain"] > 0 else min(0.0, corrected)
-            said["p"] = error.p(side)
-            ends_ = (said["gain"], corrected)
-            said["p_equal"] = max(error.equal(end, facts.margin) for end in ends_)
+            # Of all bases at once, as if their errors were the same ones.
+            low, high = (float(rows[f"questions_{end}"].mean()) for end in ("low", "high"))
+            gain = said["gain"]
+            half = (gain - low if gain > 0 else high - gain) / distributions.norm.ppf(1 - ALPHA / 2)
+            error = Spread(half**2 if half == half else 0.0, math.inf)
+            said |= {"p": error.p(gain), "p_equal": error.equal(gain, facts.margin)}
         said |= {"questions_low": low, "questions_high": high}
         said["mde"] = float(smallest_seen(replicates.std()))
         found.append(said)

@@ -191,6 +191,32 @@ def ends(merges: Merges, questions: float, seed: int) -> tuple[dict[str, float],
     return found, spreads
 
 
+def widened(
+    ends_: tuple[float, float], mean: float, spread: Spread, questions: float
+) -> tuple[float, float]:
+    """Ends over questions that are not even on both sides, widened to another population.
+
+    Args:
+        ends_: low and high, points.
+        mean: that they are about.
+        spread: of the mean in the wider population.
+        questions: its variance over questions.
+    """
+    more = distributions.t.ppf((1 + LEVEL) / 2, spread.freedom) ** 2
+    more *= max(0.0, spread.variance - questions)
+    low, high = (math.sqrt((end - mean) ** 2 + more) for end in ends_)
+    return mean - low, mean + high
+
+
+def weakened(p: float, effect: float, spread: Spread, questions: float) -> float:
+    """A two-sided p-value over questions in a wider population, for an effect of this size."""
+    z = distributions.norm.isf(p / 2)
+    if z <= 0 or effect <= 0:
+        return 1.0
+    error = math.sqrt((effect / z) ** 2 + max(0.0, spread.variance - questions))
+    return float(2 * distributions.t.sf(effect / error, spread.freedom))
+
+
 def headline(
     declared: str, spreads: dict[str, Spread], mean: float, questions: tuple[float, float]
 ) -> dict[str, Any]:
