@@ -53,6 +53,7 @@ if __name__ == "__main__":
             snakemake.output.model,
             dtype=dtype,
             shared=shared,
+            digests=inputs,
         )
         names = {key: snakemake.wildcards[key] for key in ("base", "subset", "recipe")}
         write_json(snakemake.output.summary, names | summary | {"inputs": inputs})

@@ -14,6 +14,8 @@ from wildmerge import WildmergeError
 from wildmerge.evaluation import COMPARED_OUTCOMES
 from wildmerge.files import read_json
 
+from .digests import check_digests
+
 DIGITS = 9  # of a gain in points; beyond is rounding, and equal models gain exactly 0
 MODEL = ["base", "subset", "n", "draw", "members", "recipe", "suite"]
 SCORES = [*MODEL, "task", "metric", "value", "stderr", "questions"]
@@ -80,9 +82,10 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         the tasks on which a model's log-likelihoods overflow, which count as wrong).
 
     Raises:
-        WildmergeError: a score is not finite, does not belong to its row, or was taken on other
-            tasks or questions than its base's.
+        WildmergeError: a score is not finite, does not belong to its row, was taken on other tasks
+            or questions than its base's, or of other weights than another file has under that name.
     """
+    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
     task_rows: list[dict[str, Any]] = []
     merge_rows: list[dict[str, Any]] = []
     suites: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, int]]] = {}

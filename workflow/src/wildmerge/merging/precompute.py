@@ -8,7 +8,7 @@ import torch
 
 from wildmerge.files import atomic_folder, full_disk, require_space, write_json
 from wildmerge.methods import METHODS, is_projection, task_arithmetic, tsv_m
-from wildmerge.tensors import Weights, Writer, lazy_tensor, spectral
+from wildmerge.tensors import Weights, Writer, lazy_tensor, spectral, unchanged
 
 from .shared import DIGESTS, NOTES, UPDATE, unscaled_recipe
 
@@ -25,10 +25,11 @@ def factorize_expert(
         base: folder of the base.
         expert: folder of the checkpoint.
         output: the folder to write; it appears when it is whole.
-        digests: what weights these are, by name; kept beside the factors.
+        digests: of the base's weights and the expert's, by name; kept beside the factors.
 
     Raises:
-        WildmergeError: a file is missing or broken, or the disk is full.
+        WildmergeError: a file is missing or broken, weights have another digest or change
+            meanwhile, or the disk is full.
         torch.linalg.LinAlgError: NaN or Inf in a task vector.
     """
 
@@ -76,17 +77,22 @@ def write_update(
         experts: folders of the checkpoints.
         recipe: an entry of recipes.yaml whose method has `unscaled`.
         output: the folder to write; it appears when it is whole.
-        digests: what weights these are, by name; kept beside the update.
+        digests: of the base's weights and the experts', by name; kept beside the update.
 
     Raises:
-        WildmergeError: a file is missing or broken, or the disk is full.
+        WildmergeError: a file is missing or broken, weights have another digest or change
+            meanwhile, or the disk is full.
     """
     method = METHODS[recipe["merge_method"]]
     made = unscaled_recipe(recipe, len(experts))
-    start, *members = (Weights(folder) for folder in [base, *experts])
+    inputs = start, *members = [Weights(folder) for folder in [base, *experts]]
     shapes = {n: start[n].shape for n in sorted(start) if start[n].dtype.is_floating_point}
     device, where = _device(), f"Writing {output}"
-    with atomic_folder(output) as folder, full_disk(where, Path(output)):
+    with (
+        atomic_folder(output) as folder,
+        full_disk(where, Path(output)),
+        unchanged(inputs, where, list(digests.values())),
+    ):
         writer = Writer(folder, {name: (torch.float32, shape) for name, shape in shapes.items()})
         require_space(writer.nbytes, folder, where)
         for name, shape in shapes.items():
@@ -112,11 +118,11 @@ def _write_factors(
     Args:
         folders: of the base and of one or more experts.
         output: the folder to write.
-        digests: what weights these are.
+        digests: of their weights, by name, in the same order.
         sizes: of a projection's shape: the names of its parts and their shapes at full rank.
         parts: of the sum (m, n) float32: its parts, smaller where the rank is not full.
     """
-    start, *experts = (Weights(folder) for folder in folders)
+    inputs = start, *experts = [Weights(folder) for folder in folders]
     shapes = {n: start[n].shape for n in sorted(start) if is_projection(n, start[n].shape)}
     tensors = {
         f"{name}.{part}": (torch.float32, size)
@@ -125,7 +131,11 @@ def _write_factors(
     }
     device, where = _device(), f"Writing {output}"
     notes: dict[str, list[str]] = {}
-    with atomic_folder(output) as folder, full_disk(where, Path(output)):
+    with (
+        atomic_folder(output) as folder,
+        full_disk(where, Path(output)),
+        unchanged(inputs, where, list(digests.values())),
+    ):
         writer = Writer(folder, tensors)
         require_space(writer.nbytes, folder, where)
         for name in shapes:

@@ -15,7 +15,15 @@ import torch
 from wildmerge import WildmergeError, __version__
 from wildmerge.files import atomic_folder, full_disk, require_space
 from wildmerge.methods import check
-from wildmerge.tensors import Digest, SpectralWarning, Weights, Writer, in_parallel, slices
+from wildmerge.tensors import (
+    Digest,
+    SpectralWarning,
+    Weights,
+    Writer,
+    in_parallel,
+    slices,
+    unchanged,
+)
 
 from .checks import check_shapes, not_finite_error, require_equal
 from .companions import check_companions, write_companions
@@ -37,6 +45,7 @@ def merge(
     dtype: str = "bfloat16",
     device: str | None = None,
     shared: Shared | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> dict:
     """Merge experts into their base and write the model.
 
@@ -54,6 +63,8 @@ def merge(
         shared: what was made already for several merges, see `shared`. With factors the result is
             the same up to round-off, with an update to the bit. Without, the merge computes all
             by itself.
+        digests: those of the weights, `base` and by the experts' names, where something was found
+            of them before: other weights are refused.
 
     Returns:
         The content of summary.json that the merge itself knows: method, digest of the output, L2
@@ -61,7 +72,8 @@ def merge(
 
     Raises:
         WildmergeError: the recipe is not allowed, a file is missing or broken, an expert has other
-            tensors or shapes, a number is not finite, or the disk is full.
+            tensors or shapes, weights have another digest or change meanwhile, a number is not
+            finite, or the disk is full.
     """
     started = time.monotonic()
     base, output = Path(base), Path(output)
@@ -73,7 +85,12 @@ def merge(
     check_shapes(inputs, where)
     check_companions(base, where)
     job = _Job(inputs, list(experts), strategy, at, dtype, where)
-    with atomic_folder(output) as folder, full_disk(where, output):
+    wanted = [digests[name] for name in ("base", *experts)] if digests else []
+    with (
+        atomic_folder(output) as folder,
+        full_disk(where, output),
+        unchanged(inputs, where, wanted),
+    ):
         outcome = job.write_tensors(folder)
         write_companions(base, folder, dtype)
     tensors = outcome.tensors
