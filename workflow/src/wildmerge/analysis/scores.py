@@ -85,7 +85,6 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         WildmergeError: a score is not finite, does not belong to its row, was taken on other tasks
             or questions than its base's, or of other weights than another file has under that name.
     """
-    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
     task_rows: list[dict[str, Any]] = []
     merge_rows: list[dict[str, Any]] = []
     suites: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, int]]] = {}
@@ -116,6 +115,7 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         for task, entry in score["tasks"].items():
             keys = ("metric", "value", "stderr", "questions")
             task_rows.append(model | {"task": task} | {key: entry[key] for key in keys})
+    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
     scores = pd.DataFrame(task_rows, columns=SCORES)
     merges = pd.DataFrame(merge_rows, columns=MERGES)
     return scores, with_gains(merges)

@@ -94,7 +94,7 @@ def told_digest(weights: Weights, told: str, by: str | Path) -> str:
         WildmergeError: they have another digest, or a file cannot be read.
     """
     (said,) = stamps({"": Path(by)}).values()
-    if all(stamp and max(stamp[1:]) <= said[1] for stamp in stamps(weights.files).values()):
+    if all(stamp and max(stamp[1:]) < said[1] for stamp in stamps(weights.files).values()):
         return told
     if (found := weights_digest(weights)) != told:
         raise WildmergeError(
