@@ -66,7 +66,8 @@ class Workflow:
     @property
     def env(self) -> dict[str, str]:
         path = f"{SNAKEMAKE.parent}:{self.cluster.env['PATH']}"
-        return {**self.cluster.env, "PATH": path}
+        source = str(ROOT / "workflow/src")
+        return {**self.cluster.env, "PATH": path, "PYTHONPATH": source}
 
     @property
     def output(self) -> str:

@@ -13,6 +13,7 @@ sys.path.insert(0, str(HOME / "workflow/src"))
 
 from wildmerge import patches
 from wildmerge.home import config_folder, search_path
+from wildmerge.run import summary
 from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
 from wildmerge.sources import locked_files, takes_pickles
 from wildmerge.sources import source_of
