@@ -96,6 +96,7 @@ def with_message(_: Callable[..., None]) -> Callable[..., None]:
         from snakemake.logging import logger
         from snakemake_interface_logger_plugins.common import LogEvent
 
+        errors = [job.get_log_error_info(indent=True, **kwargs) for job in group.jobs]
         logger.error(
             f"Error in group {group.groupid}",
             extra={
