@@ -103,9 +103,7 @@ def with_message(_: Callable[..., None]) -> Callable[..., None]:
                 "event": LogEvent.GROUP_ERROR,
                 "groupid": group.groupid,
                 "aux_logs": aux_logs or [],
-                "job_error_info": [
-                    job.get_log_error_info(indent=True, **kwargs) for job in group.jobs
-                ],
+                "job_error_info": errors,
                 **kwargs,
             },
         )
