@@ -41,16 +41,16 @@ def site(workflow, **resources) -> tuple[str, str]:
 
 
 def test_jobs_that_are_cancelled_or_preempted_are_tried_again(cluster, toy):
-    workflow = toy(cluster, merges=4, seconds=20)
+    workflow = toy(cluster, merges=2, seconds=20)
     process = workflow.start(*RUN, *site(workflow, slurm_partition="scavenge"))
-    workflow.wait_for(4)
-    by_hand, preempted, *_ = cluster.queue()
+    workflow.wait_for(2)
+    by_hand, preempted = cluster.queue()
     cluster.run("scancel", by_hand)
     cluster.run(
         *("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null"),
         *("--mem=1000", "--wrap=sleep 2"),
     )
-    finish(workflow, process, 4)
+    finish(workflow, process, 2)
     assert "status is: 'CANCELLED'" in workflow.output
     assert f"Job {preempted} of Slurm was preempted" in workflow.output
     assert max(workflow.counts().values()) == 2

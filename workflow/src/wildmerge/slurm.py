@@ -5,6 +5,7 @@ place; `patches` says where, for which versions, and why.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -53,6 +54,12 @@ def ask(*command: str) -> str | None:
     return None if done.returncode else done.stdout
 
 
+def queue(run: str) -> list[str] | None:
+    """Numbers of a run's jobs that wait, run or end; None where Slurm doesn't answer."""
+    rows = ask("squeue", "--name", run, "--noheader", "--format=%i")
+    return None if rows is None else rows.split()
+
+
 # --- How a job has ended -------------------------------------------------------------------------
 
 
@@ -66,7 +73,7 @@ def one_word(query: Callable[..., Any]) -> Callable[..., Any]:
 
     async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str] | None, Any]:
         states, seconds = await query(command, logger)
-        states = states and {job: words.split(maxsplit=1)[0] for job, words in states.items()}
+        states = states and {job: words.partition(" ")[0] for job, words in states.items()}
         preempted = [job for job, state in (states or {}).items() if state == "PREEMPTED"]
         if not preempted:
             return states, seconds
@@ -218,8 +225,8 @@ def patient(run_job: Callable[..., None]) -> Callable[..., None]:
             words = _submission.refusal
             if words is None:
                 return
-            hungry = not executor.active_jobs and time.monotonic() - since > PATIENCE
-            if hungry or not may_pass(words):
+            in_vain = time.monotonic() - since > PATIENCE and queue(executor.run_uuid) == []
+            if in_vain or not may_pass(words):
                 _refuse(executor, job, words)
                 return
             _say(executor, words)
@@ -275,8 +282,10 @@ def cancelling_all(cancel_jobs: Callable[..., None]) -> Callable[..., None]:
     def cancel(executor: Any, active_jobs: list[Any]) -> None:
         _stopping(executor).set()
         executor._job_submission_executor.shutdown(wait=True, cancel_futures=True)
-        cancel_jobs(executor, active_jobs)
-        ask("scancel", "--name", executor.run_uuid)
+        try:
+            cancel_jobs(executor, active_jobs)
+        finally:
+            ask("scancel", "--name", executor.run_uuid)
 
     return cancel
 
@@ -360,17 +369,19 @@ def signing_on(post_init: Callable[..., None]) -> Callable[..., None]:
 
 def _sign_of_life(executor: Any) -> None:
     if run := getattr(executor, "_wildmerge_run", None):
-        os.utime(run.name)
+        with contextlib.suppress(OSError):
+            os.utime(run.name)
 
 
 def signing_off(shutdown: Callable[..., None]) -> Callable[..., None]:
-    """`Executor.shutdown` that removes the file of `signing_on`."""
+    """`Executor.shutdown` that removes the file of `signing_on`, unless jobs are still ending."""
 
     def end(executor: Any) -> None:
         _stopping(executor).set()
         shutdown(executor)
         if run := getattr(executor, "_wildmerge_run", None):
-            Path(run.name).unlink(missing_ok=True)
+            if queue(executor.run_uuid) == []:
+                Path(run.name).unlink(missing_ok=True)
             run.close()
 
     return end
@@ -415,40 +426,30 @@ def end_dead_runs(tell: Callable[[str], None]) -> None:
     Raises:
         WildmergeError: Slurm doesn't answer, or the jobs don't end.
     """
-    dead = list(dead_runs())
-    for run in dead:
-        if left := _queue(run):
-            tell(
-                f"An earlier run was killed and left {len(left)} jobs in Slurm's queue: cancelled."
-            )
-            ask("scancel", "--name", run)
+    last = 0.0
+    for run in list(dead_runs()):
         end = time.monotonic() + END
-        while left := _queue(run):
-            if time.monotonic() > end:
-                raise WildmergeError(
-                    f"The jobs of a killed run were expected to end within {duration(END)}, but "
-                    f"Slurm still has {', '.join(left)}. Type the same again when they are gone."
-                )
+        if left := queue(run):
+            tell(f"An earlier run was killed; its {len(left)} jobs in Slurm's queue are cancelled.")
+            ask("scancel", "--name", run)
+        while (left := queue(run)) and time.monotonic() < end:
             time.sleep(1)
+        if left or left is None:
+            raise WildmergeError(
+                f"The jobs of a killed run were expected to end within {duration(END)}, but Slurm "
+                f"{'does not answer' if left is None else 'still has ' + ', '.join(left)}. Type "
+                "the same again later."
+            )
+        last = max(last, (RUNS / run).stat().st_mtime)
         (RUNS / run).unlink()
-    if not dead or any(RUNS.glob("*")):
+    if not last or any(RUNS.glob("*")):
         return
     for mark in Path(".snakemake/incomplete").rglob("*"):
         if mark.is_file() and '"external_jobid": "' in mark.read_text():
             mark.unlink()
     for lock in Path(".snakemake/locks").glob("*.lock"):
-        lock.unlink()
-
-
-def _queue(run: str) -> list[str]:
-    """Numbers of a run's jobs that are waiting, running or ending."""
-    rows = ask("squeue", "--name", run, "--noheader", "--format=%i")
-    if rows is None:
-        raise WildmergeError(
-            "An earlier run was killed, and Slurm was expected to say which of its jobs are left, "
-            "but squeue fails. Type the same again when the controller is back."
-        )
-    return rows.split()
+        if lock.stat().st_mtime <= last:  # a younger one is of somebody else
+            lock.unlink()
 
 
 def after_dead_runs(prepare_dag: Callable[..., None]) -> Callable[..., None]:
