@@ -160,6 +160,18 @@ def test_the_example_site_sends_every_rule_without_a_gpu_elsewhere(monkeypatch):
     assert all(place["slurm_partition"] in ("'cpu'", "'transfer'") for place in sent.values())
 
 
+def test_jobs_that_take_turns_ask_for_the_most_of_one_and_the_time_of_all(cluster, toy):
+    """Slurm's jobs run the jobs of a group one after another."""
+    workflow = toy(cluster)
+    process = workflow.start("vectors", "--profile", "slurm", *SOON)
+    wait_until(cluster.queue, "the group submitted")
+    asked = cluster.run("squeue", "-h", "-o", "%C %m %l").split()
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+    # Eight of one core, 1,000 MB and 20 minutes.
+    assert asked == ["1", "1000M", "2:40:00"]
+
+
 def test_example_site_changes_only_what_a_site_decides(monkeypatch, cluster):
     example = settings(monkeypatch, ROOT / "profiles/example-site/config.yaml", **cluster.env)
     site = {"jobs", "default-resources", "set-resources"}

@@ -1,19 +1,19 @@
 """The answers of a study in words and in a table: each method against a reference."""
 
-import html
 import math
 
 import pandas as pd
+from markupsafe import Markup
 
 from .looks import Looks, base_label
-from .markup import listed, table, text, word
 from .numbers import interval, percent, signed
+from .templates import Table, listed, verdict
 
 MOST_NAMED = 12  # methods that a sentence names; the points of a sweep are counted
 REFERENCES = {"base": "the base", "best": "the best single checkpoint"}
 
 
-def sentences(answers: pd.DataFrame, looks: Looks) -> list[str]:
+def sentences(answers: pd.DataFrame, looks: Looks) -> list[Markup]:
     """The study's answers in words, one base, suite and reference a sentence.
 
     Means over bases come first where there are several.
@@ -35,55 +35,63 @@ def sentences(answers: pd.DataFrame, looks: Looks) -> list[str]:
                 ]
                 if len(rows):
                     where = "On average over bases" if base == "average" else base_label(base)
-                    where = html.escape(f"{where}, {suite}" if several else where)
-                    found.append(f"<b>{where}:</b> {_sentence(rows, name, looks)}")
+                    where = f"{where}, {suite}" if several else where
+                    said = _sentence(rows, name, looks)
+                    found.append(Markup("<b>{}:</b> {}").format(where, said))
     return found
 
 
-def _sentence(rows: pd.DataFrame, reference: str, looks: Looks) -> str:
+def _sentence(rows: pd.DataFrame, reference: str, looks: Looks) -> Markup:
     if len(rows) > MOST_NAMED:
         return _counts(rows, reference, looks)
     clauses = []
-    for verdict, verb in (("above", "better"), ("below", "worse")):
-        own = rows[rows["verdict"] == verdict].sort_values("gain", ascending=verdict == "below")
-        if len(own):
+    for word, verb in (("above", "better"), ("below", "worse")):
+        judged = rows[rows["verdict"] == word].sort_values("gain", ascending=word == "below")
+        if len(judged):
             gains = [
-                f"{html.escape(looks.label(r.recipe))} by {abs(r.gain):.2f} points "
+                f"{looks.label(r.recipe)} by {abs(r.gain):.2f} points "
                 f"({interval(r.questions_low, r.questions_high)}"
                 + ("; other subsets may differ" if r.draws_low <= 0 <= r.draws_high else "")
                 + ")"
-                for r in own.itertuples()
+                for r in judged.itertuples()
             ]
             clauses.append(
-                f'<span class="{verdict}">{verb} than {reference}</span>: {listed(gains)}'
+                Markup('<span class="{}">{} than {}</span>: {}').format(
+                    word, verb, reference, listed(gains)
+                )
             )
     apart = rows[rows["verdict"] == "not told apart"]
     if len(apart) == len(rows):
-        return f"no method is told apart from {reference}."
+        return Markup("no method is told apart from {}.").format(reference)
     if len(apart):
-        names = [html.escape(looks.label(recipe)) for recipe in apart["recipe"]]
-        clauses.append(f"not told apart from it: {listed(names)}")
-    return f"{'; '.join(clauses)}."
+        names = [looks.label(recipe) for recipe in apart["recipe"]]
+        clauses.append(Markup("not told apart from it: {}").format(listed(names)))
+    return Markup("{}.").format(Markup("; ").join(clauses))
 
 
-def _counts(rows: pd.DataFrame, reference: str, looks: Looks) -> str:
+def _counts(rows: pd.DataFrame, reference: str, looks: Looks) -> Markup:
     clauses = []
-    for verdict, verb in (("above", "better"), ("below", "worse")):
-        own = rows[rows["verdict"] == verdict]
-        if len(own):
-            most = own.loc[own["gain"].abs().idxmax()]
-            label = html.escape(looks.label(most["recipe"]))
+    for word, verb in (("above", "better"), ("below", "worse")):
+        judged = rows[rows["verdict"] == word]
+        if len(judged):
+            most = judged.loc[judged["gain"].abs().idxmax()]
             clauses.append(
-                f'{len(own)} are <span class="{verdict}">{verb} than {reference}</span>, most of '
-                f"all {label} by {abs(most['gain']):.2f} points "
-                f"({interval(most['questions_low'], most['questions_high'])})"
-            )
-    clauses.append(f"{(rows['verdict'] == 'not told apart').sum()} are not told apart from it")
-    told = f"of {len(rows)} settings {'; '.join(clauses)}."
-    return f"{told} The largest difference of so many is flattered by chance."
+                Markup(
+                    '{} are <span class="{}">{} than {}</span>, most of all {} by {} points ({})'
+                ).format(
+                    len(judged), word, verb, reference, looks.label(most["recipe"]),
+                    f"{abs(most['gain']):.2f}",
+                    interval(most["questions_low"], most["questions_high"]),
+                )
+            )  # fmt: skip
+    apart = (rows["verdict"] == "not told apart").sum()
+    clauses.append(Markup("{} are not told apart from it").format(apart))
+    return Markup(
+        "of {} settings {}. The largest difference of so many is flattered by chance."
+    ).format(len(rows), Markup("; ").join(clauses))
 
 
-def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> str:
+def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> Table:
     """Mean gain of each method's merges with its intervals, shares and verdict."""
     rows = answers[answers["reference"] == reference]
     bases, recipes = [*dict.fromkeys(answers["base"])], looks.order(answers["recipe"])
@@ -95,12 +103,13 @@ def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> str:
     lines = []
     for r in rows.itertuples():
         base = base_label(r.base) + (f", {r.suite}" if several else "")
-        p = "–" if math.isnan(r.p_holm) else f"{r.p_holm:.2g}"
+        p = None if math.isnan(r.p_holm) else f"{r.p_holm:.2g}"
         lines.append(
             [
-                text(base), text(looks.label(r.recipe)), int(r.models),
+                base, looks.label(r.recipe),
+                f"{r.models:.0f}" + (f" of {r.planned:.0f}" if r.models < r.planned else ""),
                 signed(r.gain), interval(r.questions_low, r.questions_high),
-                interval(r.draws_low, r.draws_high), p, word(r.verdict), percent(r.share),
+                interval(r.draws_low, r.draws_high), p, verdict(r.verdict), percent(r.share),
                 f"{percent(r.share_above)} / {percent(r.share_below)}",
             ]
         )  # fmt: skip
@@ -108,4 +117,4 @@ def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> str:
         "Base", "Method", "merges", "mean gain", "95 % over questions", "95 % over draws",
         "p, Holm", "verdict", "merges above", "significantly above / below",
     ]  # fmt: skip
-    return table(header, lines, names=2)
+    return Table(header, lines, names=2)

@@ -1,11 +1,11 @@
 """What each column of a study's files means, with its unit."""
 
-import html
 from collections.abc import Mapping
 
 import pandas as pd
+from markupsafe import Markup
 
-from .markup import table
+from .templates import Table
 
 # Column -> meaning and unit, for all CSV files of a study.
 COLUMNS = {
@@ -30,6 +30,7 @@ COLUMNS = {
     "norm": "L2 norm of the merged update before rounding to 16 bits",
     "norm_rounded": "the same after rounding",
     "diverged": "tasks on which its log-likelihoods overflow, all counted wrong, separated by `;`",
+    "left_out": "why the row has no numbers: it is missing, or its subset lacks other methods",
     "merge_seconds": "seconds that the merge took",
     "evaluate_seconds": "seconds that the evaluation took",
     "reference": "`base`, or `best`: the best single checkpoint, chosen on one half of the "
@@ -43,6 +44,7 @@ COLUMNS = {
     "p_holm": "corrected by Holm for all merges (comparisons.csv) or rows (answers.csv)",
     "verdict": "`above`, `below` or `not told apart` at 5 % after correction",
     "models": "number of models in the row",
+    "planned": "number of models that the study planned there",
     "share": "share of them with a gain above zero, percent",
     "share_low": "95 % interval of the share over draws, percent",
     "share_high": "its upper end",
@@ -85,14 +87,10 @@ OUTCOME_COLUMNS = {
 }
 
 
-def dictionary(frames: Mapping[str, pd.DataFrame]) -> str:
+def dictionary(frames: Mapping[str, pd.DataFrame]) -> Table:
     """What each column of the study's CSV files means."""
-    lines = [
-        [
-            f"<code>{column}</code>",
-            ", ".join(name for name, frame in frames.items() if column in frame),
-            html.escape(meaning).replace("`", ""),
-        ]
+    rows: list[tuple[str, str, str]] = [
+        (column, ", ".join(name for name, frame in frames.items() if column in frame), meaning)
         for column, meaning in COLUMNS.items()
     ]
     more = {
@@ -100,9 +98,10 @@ def dictionary(frames: Mapping[str, pd.DataFrame]) -> str:
         "tables/*.csv": TABLE_COLUMNS,
         "*.items.parquet": OUTCOME_COLUMNS,
     }
-    lines += [
-        [f"<code>{name}</code>", file, told]
-        for file, columns in more.items()
-        for name, told in columns.items()
+    for file, columns in more.items():
+        rows += [(column, file, meaning) for column, meaning in columns.items()]
+    lines = [
+        [Markup("<code>{}</code>").format(column), file, meaning.replace("`", "")]
+        for column, file, meaning in rows
     ]
-    return table(["Column", "files", "meaning and unit"], lines, wide=(1, 2))
+    return Table(["Column", "files", "meaning and unit"], lines, wide=(1, 2))

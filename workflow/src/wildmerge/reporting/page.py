@@ -1,51 +1,24 @@
-"""The report of a study: one HTML file without scripts that opens offline, answers first."""
+"""The report of a study: one HTML file that opens offline, answers first."""
 
 import base64
-import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
+from wildmerge.analysis import stats
 from wildmerge.files import read_json
 from wildmerge.study import declaration
 
 from .answers import answer_table, sentences
 from .dictionary import dictionary
 from .looks import Looks, Recipes
-from .markup import listed, text
+from .missing import missing
 from .sections import checkpoints, cost, every_merge, provenance
-from .statistics_text import STATISTICS
-
-_STYLE = Path(__file__).with_name("report.css")
-
-
-def picture(path: Path) -> str:
-    """A figure with its caption, the picture inside the page."""
-    data = path.read_bytes()
-    width = int.from_bytes(data[16:20], "big")  # pixels, from the PNG's header
-    encoded = base64.b64encode(data).decode()
-    told = html.escape(declaration("figures", path.stem).caption)
-    name = path.stem.replace("_", " ")
-    return (
-        f'<figure id="{path.stem}"><h3>{html.escape(name.capitalize())}</h3>'
-        f'<div class="scroll"><img alt="{html.escape(name)}" width="{0.7 * width:.0f}" '
-        f'src="data:image/png;base64,{encoded}"></div>'
-        f"<figcaption>{told}</figcaption></figure>"
-    )
-
-
-def _asked(scores: pd.DataFrame) -> str:
-    """How many questions of how many tasks each model was asked, by suite."""
-    found = []
-    once = scores.drop_duplicates(["base", "suite", "task"])
-    for suite, rows in once.groupby("suite", sort=False):
-        sizes = rows.groupby("base")["questions"].agg(["sum", "size"]).drop_duplicates()
-        told = [f"{int(questions)} questions of {tasks} tasks" for questions, tasks in sizes.values]
-        found.append(f"{' or '.join(told)} ({suite})")
-    return listed(found)
+from .templates import listed, render
 
 
 def build_page(
@@ -81,95 +54,98 @@ def build_page(
     merges, comparisons = frames["merges"], frames["comparisons"]
     read = [read_json(path) for path in verdicts]
     by_model = {(verdict["base"], verdict["model"]): verdict for verdict in read}
+    plan = [row for row in plan if not row.get("missing")]
     scores = [read_json(row["scores"]) for row in plan if Path(row["scores"]).exists()]
     paths = dict.fromkeys(row["summary"] for row in plan if row["summary"])
     summaries = [read_json(path) for path in paths if Path(path).exists()]
     first = [path for path in figures if path.stem == "gain_by_method"]
+    others = [_picture(path) for path in figures if path not in first]
     parts = {
         "Answers": _answers(frames, first, looks),
-        "Figures": "".join(picture(path) for path in figures if path not in first),
-        "Tables": "".join(map(_table, tables)),
-        "Cost": cost(merges, summaries, jobs or {}, looks),
+        "Missing": missing(study, merges),
+        "Figures": render("figures", figures=others) if others else "",
+        "Tables": render("tables", tables=[_table(path) for path in tables]) if tables else "",
+        "All merges": every_merge(name, merges, comparisons, looks),
         "Checkpoints": checkpoints(sheet, by_model, merges, comparisons),
-        "Statistics": STATISTICS,
+        "Cost": cost(merges, summaries, jobs or {}, looks),
+        "Statistics": render("statistics", resamples=stats.RESAMPLES),
+        "Glossary": render("glossary"),
         "Versions and digests": provenance(scores, summaries, by_model),
-        "All merges": "<details><summary>Every merge with its gain</summary>"
-        + every_merge(name, merges, comparisons, looks)
-        + "</details>",
-        "Data": f"<p>{listed([f'<a href={n}.csv>{n}.csv</a>' for n in frames])} lie beside this "
-        "file.</p><details><summary>Data dictionary</summary>" + dictionary(frames) + "</details>",
+        "Data": render("data", files=[*frames], dictionary=dictionary(frames)),
     }
-    return _page(name, study["description"], _lead(frames), parts)
+    return render(
+        "report",
+        name=name,
+        description=study["description"],
+        counts=_counts(frames),
+        sections=[
+            {"anchor": title.split()[0].lower(), "title": title, "body": body}
+            for title, body in parts.items()
+            if body
+        ],
+    )
 
 
-def _lead(frames: Mapping[str, pd.DataFrame]) -> str:
+def _picture(path: Path) -> dict[str, object]:
+    """A figure with its caption, the picture inside the page."""
+    data = path.read_bytes()
+    pixels = int.from_bytes(data[16:20], "big")  # its width, from the PNG's header
+    return {
+        "name": path.stem,
+        "title": path.stem.replace("_", " ").capitalize(),
+        "width": f"{0.7 * pixels:.0f}",
+        "png": base64.b64encode(data).decode(),
+        "caption": declaration("figures", path.stem).caption,
+    }
+
+
+def _table(path: Path) -> dict[str, object]:
+    """A table of the study with its caption."""
+    return {
+        "title": path.stem.replace("_", " ").capitalize(),
+        "html": Markup(path.read_text(encoding="utf-8")),
+        "caption": declaration("tables", path.stem).caption,
+    }
+
+
+def _counts(frames: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     """How many models the study scored, on what, and how many it lacks."""
     merges = frames["merges"]
     measured = merges.dropna(subset="accuracy")
-    missing = len(merges) - len(measured)
     merged = measured["recipe"] != "identity"
-    bases = (measured["subset"] == "base").sum()
-    lead = (
-        f"{merged.sum()} merges, {((measured['n'] == 1) & ~merged).sum()} single checkpoints and "
-        f"{bases} base{'' if bases == 1 else 's'}, each on {_asked(frames['scores'])}."
-    )
-    if missing:
-        lead += f" <b>{missing} planned models have no scores yet</b> and are left out."
-    return lead
+    planned = (merges["recipe"] != "identity").sum()
+    return {
+        "merges": merged.sum(),
+        "checkpoints": ((measured["n"] == 1) & ~merged).sum(),
+        "bases": (measured["subset"] == "base").sum(),
+        "asked": _asked(frames["scores"]),
+        "planned": planned,
+        "missing": (merges["left_out"] != "").any(),
+    }
 
 
-def _answers(frames: Mapping[str, pd.DataFrame], figures: Sequence[Path], looks: Looks) -> str:
+def _asked(scores: pd.DataFrame) -> str:
+    """How many questions of how many tasks each model was asked, by suite."""
+    suites = []
+    once = scores.drop_duplicates(["base", "suite", "task"])
+    for suite, rows in once.groupby("suite", sort=False):
+        sizes = rows.groupby("base")["questions"].agg(["sum", "size"]).drop_duplicates()
+        counts = [
+            f"{int(questions)} questions of {tasks} tasks" for questions, tasks in sizes.values
+        ]
+        suites.append(f"{' or '.join(counts)} ({suite})")
+    return listed(suites)
+
+
+def _answers(frames: Mapping[str, pd.DataFrame], figures: Sequence[Path], looks: Looks) -> Markup:
     """The answers: in words, as a figure, and in tables."""
     answers = frames["answers"]
-    said = "".join(f"<li>{sentence}</li>" for sentence in sentences(answers, looks))
-    best = (
-        "<h3>Merges against the best single checkpoint</h3>" + answer_table(answers, "best", looks)
-        if (answers["reference"] == "best").any()
-        else ""
-    )
     ratio = frames["comparisons"]["width_to_unpaired"].median()
-    narrower = (
-        ""
-        if math.isnan(ratio)
-        else f"<p>Pairing the answers of two models to the same question makes the interval of a "
-        f"gain {100 * (1 - ratio):.0f} % narrower than two separate samples would (median).</p>"
-    )
-    return (
-        f"<ul>{said}</ul>"
-        "<p class=soft>Mean gain over all merges of a method; in brackets the 95 % interval over "
-        "questions. How it is computed stands under <a href='#statistics'>Statistics</a>.</p>"
-        + "".join(map(picture, figures))
-        + "<h3>Merges against their base</h3>"
-        + answer_table(answers, "base", looks)
-        + best
-        + narrower
-    )
-
-
-def _table(path: Path) -> str:
-    """A table with its caption."""
-    return (
-        f"<h3>{html.escape(path.stem.replace('_', ' ').capitalize())}</h3>"
-        f"<div class=scroll>{path.read_text(encoding='utf-8')}</div><p class=soft>"
-        + html.escape(declaration("tables", path.stem).caption)
-        + "</p>"
-    )
-
-
-def _page(name: str, description: str, lead: str, parts: Mapping[str, str]) -> str:
-    """The whole page; parts without content are left out."""
-    parts = {title: body for title, body in parts.items() if body}
-    anchors = {title: title.split()[0].lower() for title in parts}
-    links = "".join(f'<a href="#{anchors[title]}">{title}</a>' for title in parts)
-    body = "\n".join(
-        f'<h2 id="{anchors[title]}">{title}</h2>\n{content}' for title, content in parts.items()
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<link rel="icon" href="data:,">\n<title>wildmerge: {text(name)}</title>\n'
-        f"<style>\n{_STYLE.read_text(encoding='utf-8')}</style></head>\n<body>\n"
-        f"<h1>Study {text(name)}</h1>\n"
-        f'<p class="lead">{text(description)}</p>\n<p>{lead}</p>\n'
-        f"<nav>{links}</nav>\n{body}\n</body></html>\n"
+    return render(
+        "answers",
+        sentences=sentences(answers, looks),
+        figures=[_picture(path) for path in figures],
+        base=answer_table(answers, "base", looks),
+        best=answer_table(answers, "best", looks),
+        narrower=None if math.isnan(ratio) else round(100 * (1 - ratio)),
     )

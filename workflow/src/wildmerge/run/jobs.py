@@ -1,4 +1,4 @@
-"""What every job does around its work: a log, a readable message, its share of the cores."""
+"""What every job does around its work: a log, a readable message, its share of cores and GPUs."""
 
 import errno
 import os
@@ -11,6 +11,8 @@ from typing import TextIO, cast
 
 from wildmerge import WildmergeError, use_huge_pages
 from wildmerge.words import NO_OTHER_TRY
+
+from .devices import VISIBLE, device, require_seen
 
 
 class _Tee:
@@ -33,7 +35,7 @@ class _Tee:
 
 
 @contextmanager
-def job(log: str, what: str, threads: int | None = None) -> Iterator[None]:
+def job(log: str, what: str, threads: int | None = None, gpus: int = 0) -> Iterator[None]:
     """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
 
     A WildmergeError is shown as one paragraph and ends the process with code 1; anything else keeps
@@ -44,6 +46,8 @@ def job(log: str, what: str, threads: int | None = None) -> Iterator[None]:
         log: path of the job's log, whose folder is made.
         what: the job in words, such as "merge smollm2-135m/n02-01/ties": the message begins so.
         threads: CPU threads for torch, where the job uses it.
+        gpus: how many GPUs the job asks for. It holds one for itself where there are any; without,
+            CUDA shows it none.
     """
     use_huge_pages()
     Path(log).parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +59,12 @@ def job(log: str, what: str, threads: int | None = None) -> Iterator[None]:
                 import torch
 
                 torch.set_num_threads(threads)
-            yield
+            with device(gpus) as held:
+                if held and os.environ.get("WILDMERGE_DEVICE") == "cpu":
+                    os.environ[VISIBLE] = ""
+                elif held:
+                    require_seen(held)
+                yield
         except WildmergeError as error:
             hopeless = "" if error.may_pass else f"\n{NO_OTHER_TRY}"
             print(f"\n{what}: {error}{hopeless}\nLog: {os.path.abspath(log)}", flush=True)
