@@ -32,6 +32,10 @@ onstart:
     refuse_missing()
 
 
+onerror:
+    logger.error(summary(log))
+
+
 rule all:
     input:
         [

@@ -13,7 +13,7 @@ sys.path.insert(0, str(HOME / "workflow/src"))
 
 from wildmerge import patches
 from wildmerge.home import config_folder, search_path
-from wildmerge.run import cost
+from wildmerge.run import cost, summary
 from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
 from wildmerge.sources import locked_files, source_of, takes_pickles
 from wildmerge.study import catalogue, paths, sheets
