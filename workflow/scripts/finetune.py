@@ -9,7 +9,7 @@ from wildmerge.run import job
 if __name__ == "__main__":
     what = f"finetune {snakemake.wildcards.trained}"
     with (
-        job(snakemake.log[0], what, snakemake.threads),
+        job(snakemake.log[0], what, snakemake.threads, snakemake.resources.get("gpu", 0)),
         atomic_folder(snakemake.output[0]) as part,
     ):
         make_expert(
