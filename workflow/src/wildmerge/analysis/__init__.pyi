@@ -2,6 +2,7 @@
 
 from . import power as power, questions as questions, scores as scores, stats as stats
 from .comparisons import FRAMES as FRAMES, compare_study as compare_study, report_two as report_two
+from .digests import check_digests as check_digests
 from .outcomes import (
     Facts as Facts,
     gather as gather,
