@@ -2,8 +2,8 @@
 
 Raw log-likelihoods are no outcome to compare by: merging flattens or sharpens them, and a model
 whose logits are all 5 % smaller answers every question as before, yet "differs" on each. So every
-model is first given, task by task, the temperature that suits it best; each tenth of the clusters is
-scored at the temperature of all others.
+model is first given, task by task, the temperature that suits it best; each tenth of the clusters
+is scored at the temperature of all others.
 """
 
 import zlib
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import special, stats as distributions
 
@@ -97,11 +98,13 @@ def _folds(task: str, cluster: np.ndarray) -> np.ndarray:
 
 
 def _read(path: str | Path) -> pa.Table | None:
-    """The outcomes of a model with their log-likelihoods; None where release 0.1 wrote them."""
+    """The outcomes of a model that have log-likelihoods; None where none has, or 0.1 wrote them."""
     if not set(NEEDED) <= set(pq.read_schema(path).names):
         return None
     items = pq.read_table(path, columns=NEEDED)
-    return items.set_column(0, "task", items["task"].cast(pa.string()))
+    # Generated answers, and questions without a right choice, have no such outcome.
+    items = items.filter(pc.field("target") >= 0)
+    return items.set_column(0, "task", items["task"].cast(pa.string())) if len(items) else None
 
 
 def _padded(items: pa.Table, by_length: np.ndarray) -> np.ndarray:
@@ -123,12 +126,12 @@ def _log_probabilities(items: pa.Table, metrics: Mapping[str, str]) -> tuple[np.
     task = items["task"].to_numpy(zero_copy_only=False)
     scores = _padded(items, np.array([metrics[name] == "acc_norm" for name in task]))
     target, cluster = items["target"].to_numpy(), items["cluster"].to_numpy()
-    finite = np.isfinite(pa.compute.list_flatten(items["loglikelihoods"]).to_numpy()).all()
+    finite = np.isfinite(pc.list_flatten(items["loglikelihoods"]).to_numpy()).all()
     found, temperatures = np.full(len(task), np.nan), []
     if not finite:
         return found, np.nan
     for name in dict.fromkeys(task):
-        own = np.flatnonzero((task == name) & (target >= 0))
+        own = np.flatnonzero(task == name)
         fold = _folds(name, cluster[own])
         found[own], temperature = calibrated(scores[own], target[own], fold)
         temperatures.append(temperature)
@@ -164,7 +167,7 @@ def calibrate_study(plan: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Raises:
         WildmergeError: two models of a base were asked other questions.
     """
-    bases: dict[tuple[str, str], tuple[np.ndarray, np.ndarray, Questions, pa.Table]] = {}
+    bases: dict[tuple[str, str], tuple[np.ndarray, Questions, pa.Table]] = {}
     rows: list[dict[str, Any]] = []
     for row, metrics in sorted(_models(plan), key=lambda pair: pair[0]["subset"] != "base"):
         items = _read(row["items"])
@@ -174,15 +177,14 @@ def calibrate_study(plan: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         likely, temperature = _log_probabilities(items, metrics)
         key = row["base"], row["suite"]
         if row["subset"] == "base":
-            kept = items["target"].to_numpy() >= 0
-            task = items["task"].to_numpy(zero_copy_only=False)[kept]
+            task = items["task"].to_numpy(zero_copy_only=False)
             tasks = [*dict.fromkeys(task)]
             stratum = np.array([tasks.index(name) for name in task])
-            cluster = items["cluster"].to_numpy()[kept]
-            bases[key] = likely[kept], kept, Questions.of(tasks, stratum, cluster), names
+            cluster = items["cluster"].to_numpy()
+            bases[key] = likely, Questions.of(tasks, stratum, cluster), names
         if key not in bases:
             continue
-        base, kept, questions, asked = bases[key]
+        base, questions, asked = bases[key]
         if not names.equals(asked):
             raise WildmergeError(
                 f"Models are compared on the same questions in the same order, but {row['items']} "
@@ -191,7 +193,7 @@ def calibrate_study(plan: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             )
         model = {name: row[name] for name in MODEL} | {"members": ";".join(row["members"])}
         for outcome, unit in OUTCOMES.items():
-            pair = [likely[kept], base]
+            pair = [likely, base]
             one, other = pair if outcome == "log-probability" else map(np.exp, pair)
             sums = questions.sums(one - other)
             gain = unit * float(sums.sum())

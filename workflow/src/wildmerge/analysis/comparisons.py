@@ -197,10 +197,8 @@ class _Group:
         for s in range(len(questions.tasks)):
             own = questions.stratum == s
             count = int(own.sum())
-            one, other = correct[np.ix_(who, own)], correct[np.ix_(best, own)]
-            mean = one.mean(1) - other.mean(1)
-            spread = (one != other).mean(1) - mean**2
-            square += spread / max(count - 1, 1) / len(questions.tasks) ** 2
+            apart = correct[np.ix_(who, own)] - correct[np.ix_(best, own)]
+            square += apart.var(axis=1) / max(count - 1, 1) / len(questions.tasks) ** 2
         return np.sqrt(square)
 
     def cells(self, keys: list[str]) -> Iterator[tuple[Any, str, np.ndarray]]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_file
 
+from .digests import check_digests
 from .questions import Questions
 from .scores import MODEL, left_out, read_items
 
@@ -25,7 +26,7 @@ FACTS = b"wildmerge"  # key of the file's metadata
 class Outcomes(NamedTuple):
     """The outcomes of models that answered the same questions.
 
-    correct: (models, questions) bool; questions; names: a row a question, columns `NAMES`.
+    correct: (models, questions) float32; questions; names: a row a question, columns `NAMES`.
     """
 
     correct: np.ndarray
@@ -34,7 +35,7 @@ class Outcomes(NamedTuple):
 
     def sums(self, rows: Any = slice(None)) -> np.ndarray:
         """Accuracies by cluster, (models, clusters)."""
-        return self.questions.sums(self.correct[rows].astype(np.float32))
+        return self.questions.sums(self.correct[rows])
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def read_outcomes(paths: Sequence[str | Path]) -> Outcomes:
     """
     first = read_items(paths[0])
     names = first.select(NAMES)
-    correct = np.empty((len(paths), len(first)), bool)
+    correct = np.empty((len(paths), len(first)), np.float32)
     for i, path in enumerate(paths):
         items = read_items(path)
         if not items.select(NAMES).equals(names):
@@ -98,7 +99,7 @@ def read_outcomes(paths: Sequence[str | Path]) -> Outcomes:
                 f"({len(items)} questions) and {paths[0]} ({len(first)}) hold others. One of the "
                 "two is older than the suite: delete its scores and evaluate it again."
             )
-        correct[i] = items["correct"].to_numpy() > 0
+        correct[i] = items["correct"]
     return outcomes_of(names, correct)
 
 
@@ -109,7 +110,12 @@ def gather(plan: Sequence[Mapping[str, Any]], facts: Facts | None = None) -> Stu
         plan: one dict an evaluated model and suite, as for `scores.read`, with the path items;
             models that are `scores.left_out` are in no frame.
         facts: what the study declares.
+
+    Raises:
+        WildmergeError: the questions of two files differ, or two files are of different weights
+            under one name.
     """
+    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
     frame = pd.DataFrame(plan)
     frame["members"] = frame["members"].map(";".join)
     there = [not why for why in left_out(plan)]
@@ -129,8 +135,9 @@ def write_outcomes(study: StudyOutcomes, path: str | Path) -> None:
     """Write a study's outcomes into one Parquet file.
 
     A row a base, suite and question; columns base, suite, `NAMES`, and one a model,
-    `subset/recipe`: whether it was right, null where it was not asked. What the study declares and
-    plans stands in the file's metadata under the key `wildmerge`, as JSON.
+    `subset/recipe`: whether it was right (its metric, where that is no yes or no), null where it
+    was not asked. What the study declares and plans stands in the file's metadata under the key
+    `wildmerge`, as JSON.
     """
     columns = list(dict.fromkeys(_column(row) for row in study.plan.itertuples()))
     facts = {
@@ -142,7 +149,9 @@ def write_outcomes(study: StudyOutcomes, path: str | Path) -> None:
     names = [(name, pa.dictionary(pa.int16(), pa.string())) for name in ("base", "suite", "task")]
     names += [("member", pa.dictionary(pa.int16(), pa.string()))]
     names += [("doc", pa.int32()), ("cluster", pa.int32())]
-    schema = pa.schema([*names, *((name, pa.bool_()) for name in columns)])
+    plain = all(np.isin(outcomes.correct, (0, 1)).all() for *_, outcomes in study)
+    kind = pa.bool_() if plain else pa.float32()
+    schema = pa.schema([*names, *((name, kind) for name in columns)])
     schema = schema.with_metadata({FACTS: json.dumps(facts).encode()})
     with atomic_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for base, suite, rows, outcomes in study:
@@ -152,7 +161,7 @@ def write_outcomes(study: StudyOutcomes, path: str | Path) -> None:
             right = dict(zip(map(_column, rows.itertuples()), outcomes.correct, strict=True))
             for name in columns:
                 known = name in right
-                table[name] = pa.array(right[name]) if known else pa.nulls(count, pa.bool_())
+                table[name] = pa.array(right[name]) if known else pa.nulls(count, pa.float32())
             writer.write_table(pa.table(table).cast(schema), row_group_size=max(count, 1))
 
 
@@ -179,9 +188,9 @@ def read_study(path: str | Path) -> StudyOutcomes:
         rows = plan[(plan["base"] == base) & (plan["suite"] == suite)]
         there = [table[_column(row)].null_count == 0 for row in rows.itertuples()]
         rows = rows[there].reset_index(drop=True)
-        correct = [table[_column(row)].to_numpy() for row in rows.itertuples()]
+        correct = [table[_column(row)].to_numpy().astype(np.float32) for row in rows.itertuples()]
         names = table.select(NAMES)
         for place, name in enumerate(NAMES[:2]):
             names = names.set_column(place, name, names[name].cast(pa.string()))
-        groups[base, suite] = rows, outcomes_of(names, np.array(correct, bool))
+        groups[base, suite] = rows, outcomes_of(names, np.array(correct))
     return StudyOutcomes(Facts(**facts), plan, groups)
