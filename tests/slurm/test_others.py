@@ -1,6 +1,9 @@
 """What others do to a study: cancel its jobs, limit it, restart its controller, kill its run."""
 
+import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -40,6 +43,23 @@ def site(workflow, **resources) -> tuple[str, str]:
     return "--workflow-profile", "site"
 
 
+def watched(workflow) -> dict[str, tuple[int, ...]]:
+    """Rule -> what `wildmerge watch` counts of its jobs: done, running, waiting, all."""
+    done = subprocess.run(
+        [sys.executable, "-m", "wildmerge", "watch"],
+        cwd=workflow.folder,
+        env={**workflow.env, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [re.findall(r"[^│┃]+", line) for line in done.stdout.splitlines() if "│" in line]
+    return {
+        name.strip(): tuple(int(cells[at].strip() or 0) for at in (0, 1, 2, 5))
+        for name, *cells in rows
+    }
+
+
 def test_jobs_that_are_cancelled_or_preempted_are_tried_again(cluster, toy):
     workflow = toy(cluster, merges=2, seconds=20)
     process = workflow.start(*RUN, *site(workflow, slurm_partition="scavenge"))
@@ -60,6 +80,10 @@ def test_refused_submissions_wait_and_use_up_no_attempt(cluster, toy):
     cluster.limit_submissions(2)
     workflow = toy(cluster, merges=4)
     process = workflow.start(*RUN, "--retries", "0")
+    workflow.wait_for(2)
+    done, running, waiting, of = watched(workflow)["merge"]
+    assert done + running + waiting == of == 4
+    assert waiting >= 2 >= running
     finish(workflow, process, 4)
     assert "AssocMaxSubmitJobLimit" in workflow.output
     assert set(workflow.counts().values()) == {1}
@@ -105,8 +129,12 @@ def test_an_error_that_stays_is_not_tried_again(cluster, toy):
     workflow = toy(cluster, merges=2)
     workflow.fault("merge.n02-00.ties", "broken")
     workflow.fault("evaluate.n02-01.ties", "memory")
-    code, _ = workflow.run(*RUN, seconds=LONG)
+    code, output = workflow.run(*RUN, seconds=LONG)
     assert code == 1
+    assert (
+        "One job failed; what depends on it was not made:\nmerge toy/n02-00/ties: Weights were "
+        "expected, found NaN.\n  Log: logs/merge/toy/n02-00/ties.log, /" in output
+    )
     counts = workflow.counts()
     assert counts["merge/toy/n02-00/ties"] == 1
     assert counts["evaluate/toy/n02-01/ties/paper"] == 2
