@@ -73,7 +73,9 @@ class Workflow:
     def env(self) -> dict[str, str]:
         path = f"{SNAKEMAKE.parent}:{self.cluster.env['PATH']}"
         source = str(ROOT / "workflow/src")
-        return {**self.cluster.env, "PATH": path, "PYTHONPATH": source}
+        # Its GPUs are device files, of which torch sees none.
+        own = {"PATH": path, "PYTHONPATH": source, "WILDMERGE_DEVICE": "cpu"}
+        return {**self.cluster.env, **own}
 
     @property
     def output(self) -> str:

@@ -125,6 +125,20 @@ def test_an_attempt_that_asks_for_too_much_is_ended_or_capped(cluster, toy):
     finish(workflow, process, 1)
 
 
+def test_a_job_that_slurm_forgets_is_not_waited_for(cluster, toy):
+    """As where the login node sleeps, and no accounts are kept."""
+    workflow = toy(cluster, merges=1)
+    process = workflow.start(*RUN, "--slurm-status-command", "squeue")
+    workflow.wait_for(1)
+    process.send_signal(signal.SIGSTOP)
+    name = cluster.run("squeue", "--noheader", "--format=%j").strip()
+    all_of_it = ("squeue", "--noheader", "--states=all", "--name", name)
+    wait_until(lambda: not cluster.run(*all_of_it).strip(), "forgotten", 150)
+    process.send_signal(signal.SIGCONT)
+    finish(workflow, process, 1)
+    assert "Slurm has forgotten its job" in workflow.output
+
+
 def test_an_error_that_stays_is_not_tried_again(cluster, toy):
     workflow = toy(cluster, merges=2)
     workflow.fault("merge.n02-00.ties", "broken")
@@ -161,3 +175,24 @@ def test_a_killed_run_needs_no_other_command_than_the_same_again(cluster, toy):
     # What was whole is not made again, and no two jobs made the same at the same time.
     scored = [r["what"] for r in workflow.journal("end") if r["what"].startswith("evaluate")]
     assert sorted(scored) == sorted(set(scored))
+
+
+def test_all_of_it_in_one_study(cluster, toy):
+    """A limit, a cancelled job, a controller away for a minute, a cap, a killed run."""
+    cluster.limit_submissions(2)
+    workflow = toy(cluster, merges=5, seconds=5, minutes=1)
+    run = (*RUN, *site(workflow, slurm_partition="short", max_runtime=3))
+    process = workflow.start(*run)
+    workflow.wait_for(2)
+    cluster.run("scancel", cluster.queue()[0])
+    cluster.stop_controller()
+    time.sleep(60)
+    cluster.start_controller()
+    scores = workflow.folder / "results/scores"
+    wait_until(lambda: len(list(scores.rglob("*.json"))) >= 2, "two scores", LONG)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    whole = {path: path.stat().st_mtime_ns for path in scores.rglob("*.json")}
+    finish(workflow, workflow.start(*run), 5)
+    assert {path: path.stat().st_mtime_ns for path in whole} == whole
+    assert "Slurm takes no more jobs for now" in workflow.output
