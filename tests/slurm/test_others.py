@@ -15,7 +15,7 @@ from test_trouble import expected
 pytestmark = pytest.mark.slow
 RUN = ("all", "--profile", "slurm", *SOON)
 # s; without the patches of the plugin, each of these runs would last until it is killed.
-LONG = 240
+LONG = 480
 
 
 @pytest.fixture

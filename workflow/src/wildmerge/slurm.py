@@ -301,6 +301,7 @@ def noticing(check_active_jobs: Callable[..., Any]) -> Callable[..., Any]:
         active = [job async for job in check_active_jobs(executor, active_jobs)]
         listed = await asyncio.to_thread(_listed, executor.run_uuid) if active else None
         seen = vars(executor).setdefault("_wildmerge_seen", {})
+        soon = False
         for job in active:
             reason, asked = "", ""
             if listed is not None:
@@ -309,6 +310,7 @@ def noticing(check_active_jobs: Callable[..., Any]) -> Callable[..., Any]:
             before, times = seen.get(job.external_jobid, ("", 0))
             times = times + 1 if reason == before else 1
             seen[job.external_jobid] = reason, times
+            soon |= reason == _FORGOTTEN or bool(_NEVER.fullmatch(reason))
             if times >= 3 and _NEVER.fullmatch(reason):
                 _end(executor, job, reason, asked)
             elif times >= 3 and reason == _FORGOTTEN and executor.get_status_command() == "squeue":
@@ -324,6 +326,9 @@ def noticing(check_active_jobs: Callable[..., Any]) -> Callable[..., Any]:
                         f"{reason}. `scontrol show job {job.external_jobid}` tells more."
                     )
                 yield job
+        if soon:  # else later and later
+            settings = executor.workflow.executor_settings
+            executor.next_seconds_between_status_checks = settings.init_seconds_before_status_checks
 
     return check
 
