@@ -192,7 +192,7 @@ def test_all_of_it_in_one_study(cluster, toy):
     wait_until(lambda: len(list(scores.rglob("*.json"))) >= 2, "two scores", LONG)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    whole = {path: path.stat().st_mtime_ns for path in scores.rglob("*.json")}
+    whole = [path.parent.relative_to(scores) for path in scores.rglob("*.json")]
     finish(workflow, workflow.start(*run), 5)
-    assert {path: path.stat().st_mtime_ns for path in whole} == whole
+    assert all(workflow.counts()[f"evaluate/{name}/paper"] == 1 for name in whole)
     assert "Slurm takes no more jobs for now" in workflow.output
