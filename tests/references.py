@@ -94,7 +94,8 @@ def update(method, base, experts, parameters, projection=True):
     """The update of one tensor in float64; arrays in, array out."""
     base = np.asarray(base, dtype=np.float64)
     experts = [np.asarray(expert, dtype=np.float64) for expert in experts]
-    arguments = {"lam" if k == "lambda" else k: v for k, v in parameters.items()}
+    # All singular values count, as in the paper.
+    arguments = {"lam" if k == "lambda" else k: v for k, v in parameters.items() if k != "rank"}
     if not projection and method in ("tsv_m", "iso_c"):
         return task_arithmetic(base, experts, "mean", arguments["lam"])
     if not projection and method.endswith("_sb"):

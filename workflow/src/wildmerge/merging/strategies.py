@@ -15,7 +15,7 @@ import torch
 
 from wildmerge import WildmergeError
 from wildmerge.methods import MERGEKIT, METHODS, Method, arguments, is_projection, tsv_m
-from wildmerge.tensors import Weights
+from wildmerge.tensors import Weights, lazy_tensor
 
 from .shared import ExpertFactors, Shared, SharedUpdate, SumFactors
 
@@ -119,8 +119,8 @@ class FromSumFactors(Direct):
             return super().update(name, base, others)
         assert self.method.from_sum is not None
         factors = self.factors.whole(name, base.shape[0] > base.shape[1], self.device)
-        experts = len(self.inputs) - 1
-        return self.method.from_sum(factors, experts, **arguments(self.parameters))
+        experts = [lazy_tensor(weights, name) for weights in self.inputs[1:]]
+        return self.method.from_sum(factors, base, experts, **arguments(self.parameters))
 
 
 @dataclass(frozen=True)
