@@ -32,6 +32,10 @@ onstart:
     refuse_missing()
 
 
+onerror:
+    logger.error(summary(log))
+
+
 rule all:
     input:
         [
@@ -185,7 +189,7 @@ rule task_vector:
         "envs/wildmerge.yaml"
     resources:
         mem_mb=by_size(3000, 1000),
-        runtime=by_size(10, 5),
+        runtime=TIMES.asked("task_vector"),
     params:
         # What its file says of it; a note or an `admit` in the sheet measures nothing anew.
         row=lambda w: {
@@ -267,7 +271,7 @@ rule factorize:
         gpu=1,
         disk_mb=lambda w: int(0.4 * weights_mb(w)),
         mem_mb=by_size(4000, 500),
-        runtime=by_size(10, 10),
+        runtime=TIMES.asked("factorize"),
     params:
         members=lambda w: [w.model],
         of="expert",
@@ -292,7 +296,7 @@ rule factorize_sum:
         gpu=1,
         disk_mb=lambda w: int(2.6 * weights_mb(w)),
         mem_mb=by_size(4000, 2500),
-        runtime=by_size(10, 10),
+        runtime=TIMES.asked("factorize_sum"),
     params:
         members=drawn,
         of="sum",
@@ -319,7 +323,7 @@ rule update:
     resources:
         disk_mb=lambda w: 2 * weights_mb(w),
         mem_mb=by_size(4000, 2500),
-        runtime=by_size(10, 10),
+        runtime=TIMES.asked("update"),
     params:
         members=drawn,
         recipe=lambda w: NEEDS.recipe_of_update(w.base, w.subset, w.unscaled),
@@ -353,7 +357,7 @@ rule merge:
         gpu=1,
         disk_mb=weights_mb,
         mem_mb=by_size(4000, 2500),
-        runtime=by_size(10, 10),
+        runtime=TIMES.asked("merge"),
     params:
         members=drawn,
         recipe=lambda w: NEEDS.recipe(w.recipe),
@@ -406,7 +410,7 @@ rule evaluate:
     resources:
         gpu=1,
         mem_mb=by_size(6000, 1500),
-        runtime=by_size(60, 30),
+        runtime=TIMES.asked("evaluate"),
     params:
         members=members,
         suite=lambda w: SHEETS.suites[w.suite],

@@ -145,6 +145,21 @@ def test_jobs_are_called_after_what_they_make_and_end_with_ctrl_c(cluster, toy):
     assert code == 0 and "evaluate" in output
 
 
+def test_the_example_site_sends_every_rule_without_a_gpu_elsewhere(monkeypatch):
+    """Each rule of the workflow that is submitted, and holds no GPU."""
+    snakefile = (ROOT / "Snakefile").read_text()
+    local = re.search(r"^localrules:\n((?:    \w+,\n)+)", snakefile, re.MULTILINE)
+    blocks = re.split(r"^rule (\w+):$", snakefile, flags=re.MULTILINE)[1:]
+    rules = dict(zip(blocks[::2], blocks[1::2], strict=True))
+    submitted = {rule for rule, text in rules.items() if "    script:" in text} - set(
+        re.findall(r"\w+", local[1])
+    )
+    without = {rule for rule in submitted if not re.search(r"^ +gpu=", rules[rule], re.MULTILINE)}
+    sent = settings(monkeypatch, ROOT / "profiles/example-site/config.yaml")["set-resources"]
+    assert set(sent) == without
+    assert all(place["slurm_partition"] in ("'cpu'", "'transfer'") for place in sent.values())
+
+
 def test_jobs_that_take_turns_ask_for_the_most_of_one_and_the_time_of_all(cluster, toy):
     """Slurm's jobs run the jobs of a group one after another."""
     workflow = toy(cluster)

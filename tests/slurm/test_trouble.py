@@ -2,12 +2,11 @@
 
 import hashlib
 import re
-import signal
 import time
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, wait_until
+from cluster import Cluster
 from runs import SOON, overlaps, require
 
 pytestmark = pytest.mark.slow
@@ -121,27 +120,3 @@ def test_a_bad_merge_mended_is_made_alone(cluster, toy):
     assert code == 1
     bad = "toy/n02-00/ties"
     assert workflow.counts() - before == {f"merge/{bad}": 1, f"evaluate/{bad}/paper": 1}
-
-
-def test_the_way_back_after_kill_9(cluster, toy):
-    """As profiles/slurm/README.md has it: cancel what the dead run left, unlock, go on."""
-    workflow = toy(cluster, merges=6, seconds=10)
-    process = workflow.start(*RUN)
-    workflow.wait_for(6)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert cluster.queue()
-
-    code, output = workflow.run(*RUN)
-    assert code == 1 and "--unlock" in output
-    run_id = workflow.output.split("SLURM run ID: ")[1].split()[0]
-    cluster.run("scancel", "--name", run_id)
-    wait_until(lambda: not cluster.queue(), "jobs cancelled")
-    code, _ = workflow.run("--unlock")
-    assert code == 0
-    done = workflow.counts("end")
-    finish(workflow, workflow.start(*RUN), 6)
-    # What was whole is not made again.
-    for record in done:
-        if record.startswith("evaluate/"):
-            assert workflow.counts()[record] == 1

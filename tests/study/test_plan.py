@@ -8,7 +8,7 @@ from wildmerge import WildmergeError
 from wildmerge.study.plan import draws, draws_without, plan, study_recipes
 
 RECIPES = {
-    "ties": {"merge_method": "ties", "parameters": {"density": 0.1, "lambda": 0.1}},
+    "ties": {"merge_method": "ties_hashed", "parameters": {"density": 0.1, "lambda": 0.1}},
     "tsv_m": {"merge_method": "tsv_m", "parameters": {"combine": "sum"}},
     "model_stock": {"merge_method": "model_stock"},
 }

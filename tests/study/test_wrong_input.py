@@ -18,7 +18,7 @@ from wildmerge.validation import read_yaml, validate
 CONFIG = {"studies": ["mine"], "merge_dtype": "bfloat16", "backend": "hf", "batch_size": 1}
 TIES = {
     "label": "TIES",
-    "merge_method": "ties",
+    "merge_method": "ties_hashed",
     "parameters": {"combine": "mean", "density": 0.1, "lambda": 0.1},
     "version": 1,
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import task_arithmetic, ties
-from ._method import BETA, Look, Method
+from ._method import BETA, Look, Method, Piecewise
 from ._rank import RANK, floor
 
 if TYPE_CHECKING:
@@ -87,20 +87,20 @@ def boosted_ties(
     return boost(ties.update(base, experts, **parameters), beta)
 
 
-def _without(plain: Method) -> Callable[..., torch.Tensor]:
+def _without(pieces: Callable[..., Callable[[slice], torch.Tensor]]) -> Piecewise:
     """The plain method with the boosted one's parameters, for tensors that are no projections."""
 
-    def update(
+    def plain(
         base: torch.Tensor,
         experts: Sequence[torch.Tensor],
         *,
         beta: float,
         rank: str = "all",
         **parameters: Any,
-    ) -> torch.Tensor:
-        return plain.update(base, experts, **parameters)
+    ) -> Callable[[slice], torch.Tensor]:
+        return pieces(base, experts, **parameters)
 
-    return update
+    return Piecewise(plain)
 
 
 REFERENCE = "Skorobogat et al., 2025, arXiv:2506.16506; Eq. 11"
@@ -109,7 +109,7 @@ TASK_ARITHMETIC_SB = Method(
     label="TA + SB",
     reference=REFERENCE,
     update=boosted_task_arithmetic,
-    other=_without(task_arithmetic.METHOD),
+    other=_without(task_arithmetic.pieces),
     from_sum=from_factors,
     family="subspace",
     parameters={**task_arithmetic.METHOD.parameters, "beta": BETA, "rank": RANK},
@@ -121,10 +121,12 @@ TIES_SB = Method(
     label="TIES + SB",
     reference=REFERENCE,
     update=boosted_ties,
-    other=_without(ties.METHOD),
+    other=_without(ties.pieces),
     family="subspace",
     parameters={**ties.METHOD.parameters, "beta": BETA},
     look=Look("#E69F00", "v", "--"),
     place=5,
     once=False,
+    salted=True,
+    bounds=ties.METHOD.bounds,
 )
