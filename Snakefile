@@ -415,6 +415,7 @@ rule evaluate:
         members=members,
         suite=lambda w: SHEETS.suites[w.suite],
         backend=config["backend"],
+        generation_backend=config.get("generation_backend"),
         batch_size=config["batch_size"],
     script:
         "workflow/scripts/evaluate.py"

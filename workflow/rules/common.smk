@@ -126,11 +126,11 @@ def refuse_missing():
             f"Checkpoints that can be had were expected in config/models.tsv, found {said}. Then "
             f"run again. {ways_on(n for names in lacking.values() for n in names)}"
         )
-    fetched = (
-        job.wildcards.suite for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite"
-    )
+    jobs = (job for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite")
+    fetched = {job.wildcards.suite: SHEETS.suites[job.wildcards.suite] for job in jobs}
+    check_tasks(fetched, str(CONFIG / "suites.yaml"), packages=True)
     if names := sorted(
-        s for s in fetched if SHEETS.suites[s].get("source") == "hub" and not pins_of(s, DATASETS)
+        s for s in fetched if fetched[s].get("source") == "hub" and not pins_of(s, DATASETS)
     ):
         raise WorkflowError(
             "A commit was expected for every data set of the hub, found none for those of suite "

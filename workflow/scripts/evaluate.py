@@ -31,6 +31,8 @@ if __name__ == "__main__":
         name |= {"members": list(params.members)}
         settings = {"backend": params.backend, "batch_size": params.batch_size}
         settings |= {key: params.suite.get(key) for key in ("dtype", "softmax_dtype")}
+        if params.generation_backend:
+            settings["generation_backend"] = params.generation_backend
 
         # A merge has written the digest of its weights beside them.
         summary = snakemake.input.get("summary")

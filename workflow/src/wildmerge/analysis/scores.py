@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from wildmerge import WildmergeError
-from wildmerge.evaluation import COMPARED_OUTCOMES
+from wildmerge.evaluation import COMPARED_OUTCOMES, NEGATIVE_BITS
 from wildmerge.files import read_json
 
 DIGITS = 9  # of a gain in points; beyond is rounding, and equal models gain exactly 0
@@ -53,11 +53,13 @@ def _check(score: Mapping[str, Any], row: Mapping[str, Any]) -> None:
             )
     for task, entry in score["tasks"].items():
         value = entry["value"]
-        if not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN fails this too
+        # Bits a byte come with a minus; NaN fails both.
+        low, high = (-math.inf, 0) if entry["metric"] == NEGATIVE_BITS else (0, 1)
+        if not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
             raise WildmergeError(
-                f"The {entry['metric']} of task {task} should be a fraction from 0 to 1, but is "
-                f"{value!r} in {row['scores']} ({where(row)}). A merge with broken weights gives "
-                "such scores: look at its log, then delete the score file and run again."
+                f"The {entry['metric']} of task {task} should be a number from {low} to {high}, "
+                f"but is {value!r} in {row['scores']} ({where(row)}). A merge with broken weights "
+                "gives such scores: look at its log, then delete the score file and run again."
             )
     mean = math.fsum(entry["value"] for entry in score["tasks"].values()) / len(score["tasks"])
     if not math.isclose(score["accuracy"], mean, abs_tol=1e-6):
