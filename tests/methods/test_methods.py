@@ -419,7 +419,49 @@ def test_polar_factor_to_the_last_product(spectrum, condition):
         ("model.embed_tokens.weight", (100, 8), False),
         ("lm_head.weight", (100, 8), False),
         ("transformer.wte.weight", (100, 8), False),
+        ("tok_embeddings.weight", (100, 8), False),
+        ("output.weight", (100, 8), False),
+        ("shared.weight", (100, 8), False),
+        ("model.layers.0.mlp.gate.weight", (4, 8), False),
+        ("model.layers.0.mlp.shared_expert_gate.weight", (1, 8), False),
+        ("model.layers.0.mlp.gate_proj.weight", (24, 8), True),
+        ("encoder.block.0.layer.0.SelfAttention.o.weight", (8, 8), True),
     ],
 )
 def test_subspace_methods_act_on_projections(name, shape, expected):
     assert is_projection(name, shape) == expected
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "llama",
+        "qwen3",
+        "qwen3_moe",
+        "mixtral",
+        "gpt2",
+        "gemma3_text",
+        "olmoe",
+        "gpt_neox",
+        "phimoe",
+    ],
+)
+def test_names_say_what_the_modules_are(kind):
+    # The names are all that a file of weights has; here they are held against the modules.
+    import transformers
+
+    with torch.device("meta"):
+        config = transformers.AutoConfig.for_model(kind)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    vocabulary = {model.get_input_embeddings(), model.get_output_embeddings()}
+    seen = set()
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is None or weight.ndim != 2:
+            continue
+        routes = "router" in type(module).__name__.lower()
+        expected = module not in vocabulary and not routes
+        expected &= not isinstance(module, torch.nn.Embedding)
+        assert is_projection(f"{path}.weight", weight.shape) == expected, path
+        seen.add(expected)
+    assert seen == {True, False}
