@@ -14,6 +14,8 @@ from wildmerge import WildmergeError
 from wildmerge.evaluation import COMPARED_OUTCOMES, NEGATIVE_BITS
 from wildmerge.files import read_json
 
+from .digests import check_digests
+
 DIGITS = 9  # of a gain in points; beyond is rounding, and equal models gain exactly 0
 MODEL = ["base", "subset", "n", "draw", "members", "recipe", "suite"]
 SCORES = [*MODEL, "task", "metric", "value", "stderr", "questions"]
@@ -119,8 +121,8 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         `left_out` has a row without numbers in the second and none in the first.
 
     Raises:
-        WildmergeError: a score is not finite, does not belong to its row, or was taken on other
-            tasks or questions than its base's.
+        WildmergeError: a score is not finite, does not belong to its row, was taken on other tasks
+            or questions than its base's, or of other weights than another file has under that name.
     """
     task_rows: list[dict[str, Any]] = []
     merge_rows: list[dict[str, Any]] = []
@@ -156,6 +158,7 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         for task, entry in score["tasks"].items():
             keys = ("metric", "value", "stderr", "questions")
             task_rows.append(model | {"task": task} | {key: entry[key] for key in keys})
+    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
     scores = pd.DataFrame(task_rows, columns=SCORES)
     merges = pd.DataFrame(merge_rows, columns=MERGES)
     return scores, with_gains(merges)

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ from .requests import check_requests
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from lm_eval.models.huggingface import HFLM
+
+    from wildmerge.tensors import Weights
 
 
 def load_model(
@@ -116,7 +118,7 @@ def evaluate(
     softmax_dtype: str | None = None,
     device: str | None = None,
     resume: str | Path | None = None,
-    weights_digest: str | None = None,
+    digest: Callable[[Weights], str] | None = None,
 ) -> tuple[dict, pa.Table]:
     """Score a model on a suite.
 
@@ -134,8 +136,8 @@ def evaluate(
         device: see `load_model`; None takes a GPU if there is one.
         resume: a folder in which finished tasks are kept until all are; a later call with the same
             model, prompts and settings starts behind them.
-        weights_digest: of the model, where it is known already; else its weights are read once
-            more for it.
+        digest: gives the digest of the model's weights, where it is known already; None reads them
+            once more for it.
 
     Returns:
         The scores (what the score file holds but for base, subset, recipe and members) and the
@@ -143,20 +145,26 @@ def evaluate(
 
     Raises:
         WildmergeError: prompts of another suite, a folder that is no checkpoint, weights that are
-            not numbers, requests that no backend can answer.
+            not numbers or are written to meanwhile, requests that no backend can answer.
     """
     import torch
 
-    from wildmerge.tensors import folder_digest
+    from wildmerge.tensors import Weights, unchanged, weights_digest
 
     began = time.perf_counter()
     suite, prompts = Path(suite), Path(prompts)
     spec = read_json(suite / "suite.json")
     rendered = _read_prompts(prompts, suite, spec)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    lm = load_model(backend, model, dtype, softmax_dtype, batch_size, device)
+    weights = Weights(model)
     generated = [t for t, entry in spec["tasks"].items() if kind(entry) == GENERATION]
-    with tempfile.TemporaryDirectory() as scratch:
+    # What is loaded may be read from the file as late as it is used.
+    with (
+        unchanged([weights], f"Scoring {model}"),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        model_digest = (digest or weights_digest)(weights)
+        lm = load_model(backend, model, dtype, softmax_dtype, batch_size, device)
         named = tokenizer_digest(lm.tokenizer, chat=has_template(spec))
         if named != rendered["tokenizer_digest"]:
             print(f"{model} has a tokenizer of its own: rendering its prompts anew.", flush=True)
@@ -169,7 +177,7 @@ def evaluate(
             "dtype": dtype,
             "softmax_dtype": softmax_dtype or dtype,
             "device": lm.device.type,
-            "model_digest": weights_digest or folder_digest(model),
+            "model_digest": model_digest,
             "suite_digest": spec["digest"],
             "prompts_digest": rendered["digest"],
             "versions": {
