@@ -243,7 +243,9 @@ def compare_study(
             p = stats.paired_test(mean.difference, mean.weight)[0]
             found = group.summary(cell, name) | {"p": p, "planned": planned[base, suite, recipe]}
             means.append(key | {"recipe": recipe, "reference": name} | found)
-    comparisons = _tested(pd.concat(models).reset_index(drop=True))
+    # A frame without rows, of a base with all missing, has no types either.
+    filled = [frame for frame in models if len(frame)] or models[:1]
+    comparisons = _tested(pd.concat(filled).reset_index(drop=True))
     intervals = _with_shares(pd.DataFrame(cells), comparisons, ["recipe", "n"])
     answers = _with_shares(pd.DataFrame(means), comparisons, ["recipe"])
     if len(answers):
