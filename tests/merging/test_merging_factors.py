@@ -65,12 +65,14 @@ def test_tsv_m_from_the_experts_factors(n, family, of_experts, tmp_path):
     assert apart(base, tmp_path / "plain", tmp_path / "shared") < 1e-5
 
 
+@pytest.mark.parametrize("rank", ["all", "signal"])
 @pytest.mark.parametrize("combine", ["sum", "mean"])
 @pytest.mark.parametrize("recipe", SHARING)
-def test_sums_from_one_factorisation(recipe, combine, family, tmp_path):
+def test_sums_from_one_factorisation(recipe, combine, rank, family, tmp_path):
     base, experts = family
     recipe = RECIPES[recipe]
-    recipe = recipe | {"parameters": recipe["parameters"] | {"combine": combine, "lambda": -0.7}}
+    changed = {"combine": combine, "lambda": -0.7, "rank": rank}
+    recipe = recipe | {"parameters": recipe["parameters"] | changed}
     digests = known(base, *experts.values())
     precompute.factorize_sum(base, list(experts.values()), tmp_path / "sum", digests)
     plain = merging.merge(base, experts, recipe, tmp_path / "plain", dtype="float32")

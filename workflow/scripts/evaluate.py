@@ -64,4 +64,7 @@ if __name__ == "__main__":
                 "prompts": read_json(prompts / "prompts.json")["digest"],
                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             }
-        once(store, key, list(snakemake.output), score, rooms=("evaluation", "tensors"))
+        # A third of the job's time, in seconds: what the plan gives it.
+        wait = 20 * snakemake.resources.runtime
+        rooms = ("evaluation", "tensors")
+        once(store, key, list(snakemake.output), score, rooms, patience=wait)

@@ -20,6 +20,8 @@ if __name__ == "__main__":
             [output],
             lambda: write_json(output, measure(base, expert, row)),
             rooms=("checkpoints", "tensors"),
+            # A third of the job's time, in seconds: what the plan gives it.
+            patience=20 * snakemake.resources.runtime,
         )
         verdict = read_json(output)
         if store and verdict["digest"]:

@@ -370,7 +370,9 @@ def compare_study(study: StudyOutcomes, seed: int = 0) -> dict[str, pd.DataFrame
             group.rows, group.members, group.sums, group.replicates, group.outcomes,
             pools[base], study.facts, seed, key,
         )  # fmt: skip
-    comparisons = _tested(pd.concat(models) if models else pd.DataFrame(columns=COMPARISONS))
+    # A frame without rows, of a base with all missing, has no types either.
+    filled = [frame for frame in models if len(frame)]
+    comparisons = _tested(pd.concat(filled) if filled else pd.DataFrame(columns=COMPARISONS))
     intervals = _with_shares(pd.DataFrame(cells), comparisons, ["recipe", "n"])
     answers = _with_shares(pd.DataFrame(means), comparisons, ["recipe"])
     if len(answers):
