@@ -468,7 +468,7 @@ rule compare:
 # A finer outcome than right or wrong, as a secondary endpoint.
 rule calibrate:
     input:
-        items=lambda w: NEEDS.outcomes(w.study, "items"),
+        outcomes=lambda w: NEEDS.outcomes(w.study, "items"),
         scores=lambda w: NEEDS.outcomes(w.study, "scores"),
     output:
         "results/studies/{study}/calibrated.csv",

@@ -182,7 +182,7 @@ def calibrate_study(plan: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             stratum = np.array([tasks.index(name) for name in task])
             cluster = items["cluster"].to_numpy()
             bases[key] = likely, Questions.of(tasks, stratum, cluster), names
-        if key not in bases:
+        if key not in bases or row["subset"] == "base":
             continue
         base, questions, asked = bases[key]
         if not names.equals(asked):

@@ -43,6 +43,7 @@ def draw(inputs: Inputs) -> Figure:
 
     def panel(ax: Axes, rows: pd.DataFrame) -> None:
         values, texts = matrix(rows, recipes)
+        ax.grid(visible=False)
         heatmap(ax, values, texts, labels, labels, max(limit, 1e-9))
         for text in ax.texts:
             if text.get_text().endswith("*"):

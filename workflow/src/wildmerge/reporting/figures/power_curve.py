@@ -45,8 +45,8 @@ def draw(inputs: Inputs) -> Figure:
         ax.set_xlim(0)
 
     return panel_row(
-        panels(rows), panel, "churn, % of questions", "gain over the base, points, up or down",
-        size=(2.9, 2.8), alone=3.8,
+        panels(rows), panel, "churn, % of questions", "gain, points, up or down",
+        size=(2.9, 3.6), alone=3.8,
     )  # fmt: skip
 
 
