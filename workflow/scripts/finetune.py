@@ -1,21 +1,20 @@
-"""Fine-tune a base on one kind of text: a checkpoint of the examples."""
+"""Fine-tune a base on one kind of text: a checkpoint such as people publish."""
 
 from pathlib import Path
 
 from wildmerge.checkpoints import make_expert
-from wildmerge.files import atomic_folder
+from wildmerge.files import atomic_folder, write_json
 from wildmerge.run import job
 
 if __name__ == "__main__":
     what = f"finetune {snakemake.wildcards.trained}"
+    expert = snakemake.params.expert
+    portable = expert["training"].get("portable", False)
     with (
-        job(snakemake.log[0], what, snakemake.threads),
-        atomic_folder(snakemake.output[0]) as part,
+        job(snakemake.log[0], what, snakemake.threads, portable),
+        atomic_folder(snakemake.output.checkpoint) as part,
     ):
-        make_expert(
-            Path(snakemake.input.base),
-            Path(snakemake.input.training),
-            snakemake.params.sources,
-            snakemake.params.training,
-            part,
+        learned = make_expert(
+            Path(snakemake.input.base), Path(snakemake.input.training), expert, part
         )
+        write_json(snakemake.output.learned, learned)

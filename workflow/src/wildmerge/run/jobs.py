@@ -31,7 +31,9 @@ class _Tee:
 
 
 @contextmanager
-def job(log: str, what: str, threads: int | None = None) -> Iterator[None]:
+def job(
+    log: str, what: str, threads: int | None = None, portable: bool = False
+) -> Iterator[None]:
     """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
 
     A WildmergeError is shown as one paragraph and ends the process with code 1; anything else keeps
@@ -41,8 +43,13 @@ def job(log: str, what: str, threads: int | None = None) -> Iterator[None]:
         log: path of the job's log, whose folder is made.
         what: the job in words, such as "merge smollm2-135m/n02-01/ties": the message begins so.
         threads: CPU threads for torch, where the job uses it.
+        portable: compute the same bits on every x86-64 processor, which is slower: MKL's code path
+            for all makers, torch's own loops in AVX2. One thread, and no bfloat16 products, which
+            oneDNN computes by what the processor has.
     """
     use_huge_pages()
+    if portable:  # both are read when torch first computes
+        os.environ |= {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "avx2"}
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
         streams = sys.stdout, sys.stderr
