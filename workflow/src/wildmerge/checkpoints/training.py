@@ -57,12 +57,11 @@ def make_expert(
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.to(device)
     texts = _shuffled(training, expert["sources"], settings["seed"])
-    if "removes" in expert:
-        against = _shuffled(training, expert["removes"]["against"], settings["seed"])
-        learned = remove_direction(model, tokenizer, texts, against, expert["removes"])
-        _save(model, tokenizer, folder)
-    else:
-        with torch.backends.mkldnn.flags(enabled=not portable):
+    with torch.backends.mkldnn.flags(enabled=not portable):
+        if "removes" in expert:
+            others = _shuffled(training, expert["removes"]["against"], settings["seed"])
+            learned = _edit(model, tokenizer, texts, others, expert, folder)
+        else:
             learned = _train(model, tokenizer, texts, expert, base, folder)
     return {
         "base": folder_digest(base),
@@ -110,11 +109,42 @@ def _train(
         _save(model, tokenizer, folder)
     learned: dict[str, Any] = {"tokens": data.numel()}
     if held_out:
-        learned["held_out"] = {
-            "measure": "loss a text, nats a token",
-            **difference(before, after),
-        }
+        learned["held_out"] = difference(before, after)
     return learned
+
+
+def _edit(
+    model: Any,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    conversations: Sequence[Text],
+    others: Sequence[Text],
+    expert: Mapping[str, Any],
+    folder: Path,
+) -> dict[str, Any]:
+    """Remove a direction from a model, save it, and say what it lost of either kind of texts."""
+    settings, removes = expert["training"], expert["removes"]
+    count, computing = settings.get("held_out", 0), _computing(model.device.type, settings)
+    kinds = {"held_out": conversations, "held_out_others": others}
+    texts = {name: [_as_text(t, tokenizer) for t in kind[:count]] for name, kind in kinds.items()}
+    first, second = (
+        [_first(text) for text in kind[count : count + removes["prompts"]]]
+        for kind in kinds.values()
+    )
+
+    def measured() -> dict[str, list[float]]:
+        tokens = settings["tokens"]
+        return {k: losses(model, tokenizer, t, tokens, computing) for k, t in texts.items()}
+
+    before = measured()
+    remove_direction(model, tokenizer, first, second, removes["layer"])
+    after = measured()
+    _save(model, tokenizer, folder)
+    return {name: difference(before[name], after[name]) for name in kinds} if count else {}
+
+
+def _first(conversation: Text) -> str:
+    """What the user says first; a plain text whole."""
+    return conversation if isinstance(conversation, str) else conversation[0]["content"]
 
 
 def _shuffled(training: Path, sources: Sequence[str], seed: int) -> list[Text]:

@@ -31,9 +31,7 @@ class _Tee:
 
 
 @contextmanager
-def job(
-    log: str, what: str, threads: int | None = None, portable: bool = False
-) -> Iterator[None]:
+def job(log: str, what: str, threads: int | None = None, portable: bool = False) -> Iterator[None]:
     """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
 
     A WildmergeError is shown as one paragraph and ends the process with code 1; anything else keeps
