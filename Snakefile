@@ -149,6 +149,9 @@ rule preflight:
 
 
 rule fetch_suite:
+    input:
+        # Questions of one's own; those of the hub and of packages are none of this machine's files.
+        lambda w: own_files(SHEETS.suites[w.suite]),
     output:
         directory("resources/suites/{suite}"),
     log:
@@ -183,7 +186,7 @@ rule task_vector:
         "envs/wildmerge.yaml"
     resources:
         mem_mb=by_size(3000, 1000),
-        runtime=by_size(10, 5),
+        runtime=TIMES.asked("task_vector"),
     params:
         # What its file says of it; a note or an `admit` in the sheet measures nothing anew.
         row=lambda w: {
@@ -265,7 +268,7 @@ rule factorize:
         gpu=1,
         disk_mb=lambda w: int(0.4 * weights_mb(w)),
         mem_mb=by_size(4000, 500),
-        runtime=by_size(10, 10),
+        runtime=TIMES.asked("factorize"),
     params:
         members=lambda w: [w.model],
         of="expert",
@@ -290,7 +293,7 @@ rule factorize_sum:
         gpu=1,
         disk_mb=lambda w: int(2.6 * weights_mb(w)),
         mem_mb=by_size(4000, 2500),
-        runtime=by_size(10, 10),
+        runtime=TIMES.asked("factorize_sum"),
     params:
         members=drawn,
         of="sum",
@@ -317,7 +320,7 @@ rule update:
     resources:
         disk_mb=lambda w: 2 * weights_mb(w),
         mem_mb=by_size(4000, 2500),
-        runtime=by_size(10, 10),
+        runtime=TIMES.asked("update"),
     params:
         members=drawn,
         recipe=lambda w: NEEDS.recipe_of_update(w.base, w.subset, w.unscaled),
@@ -346,10 +349,12 @@ rule merge:
     conda:
         "envs/wildmerge.yaml"
     resources:
-        gpu=lambda w: int(NEEDS.needs_gpu(w.recipe)),
+        # Its evaluation's. Where jobs run side by side, no more weights then lie on disk than GPUs
+        # are there to evaluate them.
+        gpu=1,
         disk_mb=weights_mb,
         mem_mb=by_size(4000, 2500),
-        runtime=by_size(10, 10),
+        runtime=TIMES.asked("merge"),
     params:
         members=drawn,
         recipe=lambda w: NEEDS.recipe(w.recipe),
@@ -402,7 +407,7 @@ rule evaluate:
     resources:
         gpu=1,
         mem_mb=by_size(6000, 1500),
-        runtime=by_size(60, 30),
+        runtime=TIMES.asked("evaluate"),
     params:
         members=members,
         suite=lambda w: SHEETS.suites[w.suite],

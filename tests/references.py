@@ -4,6 +4,8 @@ Slow and unhurried on purpose: the oracle of the tests and the yardstick of the 
 be another factorisation with numpy's signature.
 """
 
+import hashlib
+
 import numpy as np
 
 
@@ -12,15 +14,44 @@ def task_arithmetic(base, experts, combine, lam):
     return lam * (total / len(experts) if combine == "mean" else total)
 
 
-def ties(base, experts, combine, density, lam):
-    trimmed = []
-    for expert in experts:
-        delta = expert - base
-        kept = max(1, int(density * delta.size))
-        order = np.argsort(-np.abs(delta), axis=None, kind="stable")
-        mask = np.zeros(delta.size, dtype=bool)
-        mask[order[:kept]] = True
-        trimmed.append(np.where(mask.reshape(delta.shape), delta, 0.0))
+def hashes(size, seed, tensor, digest):
+    """The hash of each entry of a tensor, in whole numbers without an upper bound."""
+    drawn = hashlib.sha256(f"{seed}\n{tensor}\n{digest}".encode()).digest()
+    first, second = int.from_bytes(drawn[:4], "little"), int.from_bytes(drawn[4:8], "little")
+
+    def of(position):
+        x = position ^ first
+        x ^= x >> 16
+        x = x * 0x21F0AAAD % 2**32
+        x ^= x >> 15
+        x ^= second
+        x = x * 0x735A2D97 % 2**32
+        return x ^ x >> 15
+
+    return np.array([of(position) for position in range(size)])
+
+
+def trimmed(delta, density, *salt):
+    """What stays of a task vector sorted by magnitude, then by hash."""
+    magnitudes, drawn = np.abs(delta).ravel(), hashes(delta.size, *salt)
+    order = np.lexsort((drawn, magnitudes))[::-1]
+    mask = np.zeros(delta.size, dtype=bool)
+    mask[order[: max(1, int(density * delta.size))]] = True
+    return np.where(mask.reshape(delta.shape), delta, 0.0)
+
+
+def ties(base, experts, combine, density, lam, tensor="", digests=None, seed=0):
+    digests = digests or [str(i) for i in range(len(experts))]
+    deltas = [expert - base for expert in experts]
+    return elected(
+        [trimmed(d, density, seed, tensor, x) for d, x in zip(deltas, digests, strict=True)],
+        combine,
+        lam,
+    )
+
+
+def elected(trimmed, combine, lam):
+    """Sign and merge what stayed of each task vector."""
     trimmed = np.stack(trimmed)
     elected = np.where(trimmed.sum(0) >= 0, 1.0, -1.0)
     agreeing = np.sign(trimmed) == elected
@@ -75,13 +106,13 @@ def task_arithmetic_sb(base, experts, combine, lam, beta, svd=_svd):
     return boost(task_arithmetic(base, experts, combine, lam), beta, svd)
 
 
-def ties_sb(base, experts, combine, density, lam, beta, svd=_svd):
-    return boost(ties(base, experts, combine, density, lam), beta, svd)
+def ties_sb(base, experts, combine, density, lam, beta, svd=_svd, **salt):
+    return boost(ties(base, experts, combine, density, lam, **salt), beta, svd)
 
 
 METHODS = {
     "task_arithmetic": task_arithmetic,
-    "ties": ties,
+    "ties_hashed": ties,
     "model_stock": model_stock,
     "tsv_m": tsv_m,
     "iso_c": iso_c,
@@ -90,14 +121,19 @@ METHODS = {
 }
 
 
-def update(method, base, experts, parameters, projection=True):
-    """The update of one tensor in float64; arrays in, array out."""
+def update(method, base, experts, parameters, projection=True, **salt):
+    """The update of one tensor in float64; arrays in, array out.
+
+    TIES' choice among equal entries depends on `tensor`, its name, and the experts' `digests`.
+    """
     base = np.asarray(base, dtype=np.float64)
     experts = [np.asarray(expert, dtype=np.float64) for expert in experts]
     arguments = {"lam" if k == "lambda" else k: v for k, v in parameters.items()}
     if not projection and method in ("tsv_m", "iso_c"):
         return task_arithmetic(base, experts, "mean", arguments["lam"])
     if not projection and method.endswith("_sb"):
-        method = method.removesuffix("_sb")
+        method = {"task_arithmetic_sb": "task_arithmetic", "ties_sb": "ties_hashed"}[method]
         del arguments["beta"]
+    if method.startswith("ties"):
+        arguments |= salt
     return METHODS[method](base, experts, **arguments)

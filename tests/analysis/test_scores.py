@@ -82,17 +82,48 @@ def test_a_merge_that_diverged_is_marked(plan, tmp_path):
     assert page.count("diverged on boolq") == 1
 
 
-def test_a_merge_without_scores_has_a_row_without_numbers(plan, tmp_path):
+def test_a_merge_without_scores_leaves_its_subset_out(plan, tmp_path):
     gone = [*plan[:-1], plan[-1] | {"scores": str(tmp_path / "none.json")}]
-    merges = scores.read(gone)[1]
+    assert [row["recipe"] for row in plan[-2:]] == ["ties", "iso_c"]
+    tidy, merges = scores.read(gone)
     assert len(merges) == len(plan)
-    assert merges["gain"].isna().sum() == 1
-    assert merges["norm"].notna().iloc[-1]
-    cells = tables.success(merges, "gain", LOOKS)
-    keys = set(cells[["base", "recipe", "n"]].itertuples(index=False, name=None))
-    assert ("second", plan[-1]["recipe"], 4) not in keys
-    assert ("average", plan[-1]["recipe"], 4) not in keys
-    assert ("first", plan[-1]["recipe"], 4) in keys
+    assert merges["left_out"].tolist()[-3:] == ["", "its subset lacks iso_c", "not measured"]
+    numbers = merges[["accuracy", "gain", "gain_over_best", "norm", "norm_rounded"]]
+    assert numbers.iloc[-2:].isna().all(axis=None) and numbers.iloc[-3].notna().all()
+    assert merges["evaluate_seconds"].iloc[-2] == 12.5  # was spent all the same
+    assert len(tidy) == 2 * (len(plan) - 2)
+    cells = tables.success(merges, "gain", LOOKS).set_index(["base", "recipe", "n"])
+    for recipe in ("ties", "iso_c"):
+        assert cells.loc[("second", recipe, 4), ["combinations", "planned"]].tolist() == [0, 1]
+        assert pd.isna(cells.loc[("second", recipe, 4), "gain"])
+        assert ("average", recipe, 4) not in cells.index
+        assert cells.loc[("first", recipe, 4), ["combinations", "planned"]].tolist() == [1, 1]
+    laid = tables.layout(cells.reset_index(), {}, LOOKS, small=lambda _: ())
+    assert tables.to_html(laid, "Base, %").count("– (0 of 1)") == 2
+
+
+def test_a_method_with_no_merge_of_a_base_leaves_nothing_else_out(plan):
+    """It is compared nowhere; a study of one subset, as the ablation, would be empty otherwise."""
+    gone = [
+        row | {"missing": "out of memory"}
+        if row["base"] == "first" and row["recipe"] == "iso_c"
+        else row
+        for row in plan
+    ]
+    merges = scores.read(gone)[1]
+    assert (merges["left_out"] == "out of memory").sum() == 4
+    assert merges["gain"].isna().sum() == 4
+
+
+def test_what_a_study_goes_on_without_counts_nowhere_though_its_scores_lie_there(plan):
+    gone = [
+        row | {"missing": "it holds expert-01"} if "expert-01" in row["members"] else row
+        for row in plan
+    ]
+    tidy, merges = scores.read(gone)
+    assert not tidy["members"].str.contains("expert-01").any()
+    assert "expert-01" not in set(merges["best_model"])
+    assert merges.loc[merges["left_out"] != "", "evaluate_seconds"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -210,7 +241,7 @@ def test_published_numbers_stand_beside_their_own_kind_only():
     cells = pd.DataFrame(
         [
             {"base": b, "suite": s, "recipe": "ties", "n": 4, "combinations": 15, "share": 50.0,
-             "gain": 0.1}
+             "gain": 0.1, "planned": 15}
             for b, s in keys
         ]
     )  # fmt: skip

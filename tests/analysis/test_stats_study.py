@@ -125,14 +125,16 @@ def test_same_seed_same_numbers_and_order_of_the_plan_does_not_matter(plan, stud
         pd.testing.assert_frame_equal(one, other)
 
 
-def test_a_merge_without_outcomes_is_left_out(plan, tmp_path):
+def test_a_merge_without_outcomes_leaves_its_subset_out_for_all_methods(plan, tmp_path):
+    """Each cell says how many of the planned merges it rests on, and all methods' say the same."""
     gone = [*plan[:-1], plan[-1] | {"items": str(tmp_path / "none.parquet")}]
-    comparisons, _, answers = compare_study(gone, seed=0)
-    missing = plan[-1]
-    found = comparisons.query("base == @missing['base'] and subset == @missing['subset']")
-    assert missing["recipe"] not in set(found["recipe"])
-    rows = answers[(answers["base"] == "average") & (answers["recipe"] == missing["recipe"])]
-    assert rows.empty  # bases with other merges have no common mean
+    comparisons, intervals, answers = compare_study(gone, seed=0)
+    for frame in (comparisons, intervals):
+        assert set(frame.loc[frame["n"] == plan[-1]["n"], "base"]) == {"first"}
+    for base, counts in (("first", (5, 5)), ("second", (4, 5)), ("average", (9, 10))):
+        rows = answers[answers["base"] == base]
+        assert set(rows["recipe"]) == {"task_arithmetic", "iso_c"}
+        assert set(zip(rows["models"], rows["planned"], strict=True)) == {counts}
 
 
 def test_models_that_never_differ_have_no_interval(tmp_path):

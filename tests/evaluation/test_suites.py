@@ -73,7 +73,7 @@ def test_every_suite_is_valid_and_resolves():
     [
         (lambda s: s.update(dtpye="float16"), "dtpye"),
         (lambda s: s["tasks"]["piqa"].update(fewshot=3), "fewshot"),
-        (lambda s: s["tasks"]["piqa"].update(metric="f1"), "f1"),
+        (lambda s: s["tasks"]["piqa"].update(metric="f 1"), "f 1"),
         (lambda s: s["tasks"]["piqa"].pop("files"), "files"),
         (lambda s: s.update(source="hub"), "No files with source hub"),
         (lambda s: s["source"].update(sha256="61b0"), "61b0"),
@@ -93,7 +93,7 @@ def test_what_the_schema_refuses(change, message):
         ({"leaderboard_bbh": "acc"}, "only acc_norm"),
         ({"winogrande": "acc_norm"}, "only acc"),
         ({"no_such_task": "acc"}, "knows no 'no_such_task'"),
-        ({"gsm8k": "acc"}, "generate_until"),
+        ({"gsm8k": "acc"}, "has only exact_match,strict-match"),
         ({"mmlu": "acc", "mmlu_virology": "acc"}, "'mmlu_virology' belongs to"),
     ],
 )

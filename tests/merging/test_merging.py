@@ -89,6 +89,8 @@ def test_every_recipe_against_float64(recipe, family, tmp_path):
             [member[name].double() for member in members],
             recipe["parameters"],
             is_projection(name, weight.shape),
+            tensor=name,
+            digests=[folder_digest(path) for path in experts.values()],
         )
         error = found[name].double() - weight.double() - torch.from_numpy(expected)
         norm = torch.from_numpy(expected).norm().item()
@@ -209,7 +211,7 @@ def test_reading_by_slices_changes_no_bit(family, tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(LazyTensor, "__getitem__", noted)
     lazy = merging.merge(base, experts, RECIPES[name], tmp_path / "lazy")
-    twice = {"ties", "ties_sb"}
+    twice = {"ties", "ties_sb"}  # and so kept in memory
     assert (("model.embed_tokens.weight", 3000) in taken) == (name not in twice)
     assert (("model.layers.0.mlp.up_proj.weight", 1000) in taken) == (name not in twice)
     monkeypatch.setattr(strategies.Direct, "reads_slices", lambda *_: False)
@@ -277,31 +279,82 @@ def test_each_entry_of_mergekits_methods_merges(recipe, family, tmp_path):
 # --- By hand ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_the_yaml_repeats_the_merge(recipe, tmp_path):
+def repeat(recipe, base, experts, folder, dtype="bfloat16", bounds=None):
+    """Merge by mergekit and the YAML of a merge, into `theirs`."""
     import mergekit.config
     import mergekit.merge
     from wildmerge.merging import bridge
 
     bridge.register_methods()
+    references = {name: str(path) for name, path in experts.items()} | {"base": str(base)}
+    digests = {name: folder_digest(path) for name, path in experts.items()}
+    text = mergekit_yaml(recipe, references, list(experts), dtype, None, digests, bounds)
+    config = mergekit.config.MergeConfiguration.model_validate(yaml.safe_load(text))
+    options = mergekit.merge.MergeOptions(quiet=True)
+    mergekit.merge.run_merge(config, str(folder / "theirs"), options)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_yaml_repeats_the_merge(recipe, tmp_path):
+    from wildmerge.merging import bridge
+
     bridge.register_methods()  # a second time changes nothing
     # Experts in float32 with entries that differ: of equal entries mergekit trims an arbitrary few.
     floats = pico.llama(tmp_path / "base", dtype=torch.float32)
     experts = {
         f"e{i}": pico.expert(floats, tmp_path / f"e{i}", seed=i, scale=100) for i in range(3)
     }
-    references = {name: str(path) for name, path in experts.items()} | {"base": str(floats)}
-    text = mergekit_yaml(recipe, references, list(experts), "float32")
     merging.merge(floats, experts, recipe, tmp_path / "ours", dtype="float32")
-    mergekit.merge.run_merge(
-        mergekit.config.MergeConfiguration.model_validate(yaml.safe_load(text)),
-        str(tmp_path / "theirs"),
-        mergekit.merge.MergeOptions(quiet=True),
-    )
+    repeat(recipe, floats, experts, tmp_path, dtype="float32")
     ours, theirs = tensors(tmp_path / "ours"), tensors(tmp_path / "theirs")
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert (tensor - theirs[name]).norm() <= 1e-5 * tensor.norm()
+
+
+@pytest.mark.parametrize("name", ["ties", "ties_sb"])
+def test_the_yaml_repeats_ties_among_equal_entries(name, family, tmp_path):
+    """In bfloat16 most entries at TIES' threshold are equal; the same ones must stay."""
+    base, experts = family
+    summary = merging.merge(base, experts, RECIPES[name], tmp_path / "ours")
+    repeat(RECIPES[name], base, experts, tmp_path)
+    start, ours, theirs = (tensors(p) for p in (base, tmp_path / "ours", tmp_path / "theirs"))
+    apart = sum((ours[n] - theirs[n]).double().square().sum().item() for n in start)
+    size = sum((ours[n] - start[n]).double().square().sum().item() for n in start)
+    assert apart == 0, f"{(apart / size) ** 0.5:.3f} of the update"
+    assert folder_digest(tmp_path / "theirs") == summary["output_digest"]
+
+
+@pytest.mark.parametrize("name", ["ties", "ties_sb"])
+def test_the_yaml_repeats_trimming_over_the_whole_model(name, family, tmp_path, monkeypatch):
+    base, experts = family
+    recipe = RECIPES[name]
+    recipe = recipe | {"parameters": recipe["parameters"] | {"trim": "model", "seed": 1}}
+    summary = merging.merge(base, experts, recipe, tmp_path / "ours")
+    assert list(summary["bounds"]) == list(experts)
+    repeat(recipe, base, experts, tmp_path, bounds=summary["bounds"])
+    assert folder_digest(tmp_path / "theirs") == summary["output_digest"]
+    # It is another merge than by tensors.
+    by_tensors = merging.merge(base, experts, RECIPES[name], tmp_path / "by_tensors")
+    assert "bounds" not in by_tensors
+    assert by_tensors["output_digest"] != summary["output_digest"]
+
+
+def test_large_tensors_of_ties_are_read_by_slices(family, tmp_path, monkeypatch):
+    base, experts = family
+    kept = merging.merge(base, experts, RECIPES["ties"], tmp_path / "kept")
+    monkeypatch.setattr(strategies, "KEPT_BYTES", 0)
+    again = merging.merge(base, experts, RECIPES["ties"], tmp_path / "again")
+    assert again["output_digest"] == kept["output_digest"]
+    assert again["bytes_read"] > 2 * kept["bytes_read"]
+
+
+def test_the_order_of_the_experts_is_of_no_account_to_ties(family, tmp_path):
+    base, experts = family
+    first = merging.merge(base, experts, RECIPES["ties"], tmp_path / "first")
+    turned = dict(reversed(experts.items()))
+    second = merging.merge(base, turned, RECIPES["ties"], tmp_path / "second")
+    assert first["output_digest"] == second["output_digest"]
 
 
 @pytest.mark.slow
@@ -325,23 +378,24 @@ def test_the_command_by_hand(family, tmp_path):
 
 
 def test_the_yaml_names_repo_and_revision():
-    text = mergekit_yaml(RECIPES["ties"], {"base": "a/b@0123", "x": "c/d@4567"}, ["x"], "float16")
+    given = {"base": "a/b@0123", "x": "c/d@4567"}, ["x"], "float16"
+    text = mergekit_yaml(TA, *given)
     config = yaml.safe_load(text)
     assert config["base_model"] == "a/b@0123"
     assert config["models"] == [{"model": "c/d@4567"}]
-    assert config["parameters"] == {
-        "weight": 1.0,
-        "normalize": True,
-        "density": 0.1,
-        "lambda": 0.1,
-    }
+    assert config["parameters"] == {"weight": 1.0, "normalize": True, "lambda": 1.0}
     assert (config["dtype"], config["out_dtype"]) == ("float32", "float16")
-    assert text.startswith(
-        "# By hand, in this folder: mergekit-yaml mergekit.yaml OUT\nmerge_method: ties\n"
-    )
+    head = "# By hand, in this folder: mergekit-yaml mergekit.yaml OUT\nmerge_method: "
+    assert text.startswith(f"{head}task_arithmetic\n")
+    # TIES' choice among equal entries is this project's own, and depends on the weights.
+    text = mergekit_yaml(RECIPES["ties"], *given, digests={"x": "89ab"})
+    config = yaml.safe_load(text)
+    assert config["merge_method"] == "ties_hashed"
+    assert config["models"] == [{"model": "c/d@4567", "parameters": {"digest": "89ab"}}]
+    assert text.startswith("# By hand, in this folder: wildmerge merge mergekit.yaml OUT\n")
     # What was converted is a folder here: the YAML says of what.
     made = mergekit_yaml(
-        RECIPES["ties"],
+        TA,
         {"base": "a/b@0123", "x": "checkpoints/x"},
         ["x"],
         "float16",
@@ -402,6 +456,26 @@ def test_a_yaml_by_hand_is_checked_as_well(family):
         merge_tensors(
             [torch.zeros(2, 2)] * 2, "task_arithmetic_sb", parameters=parameters, base_index=0
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({}, "a `digest` was expected beside each model"),
+        ({"digest": ["a", ""]}, "a `digest` was expected beside each model"),
+        ({"digest": ["a", "b"], "trim": "model"}, "a `bound` .* was expected"),
+        ({"digest": ["a", "b"], "trim": "model", "bound": ["3a83126f-00000000", "0.1"]}, "'0.1'"),
+        ({"digest": ["a", "b"], "seed": 0.5}, "integer"),
+    ],
+)
+def test_a_yaml_of_ties_says_whose_the_weights_are(given, match):
+    from mergekit.merge_methods import merge_tensors
+    from wildmerge.merging import bridge
+
+    bridge.register_methods()
+    parameters = {"combine": "mean", "lambda": 1.0, "density": 0.1} | given
+    with pytest.raises((WildmergeError, ValueError), match=match):
+        merge_tensors([torch.zeros(2, 2)] * 3, "ties_hashed", parameters=parameters, base_index=0)
 
 
 def test_too_few_experts(family, tmp_path):

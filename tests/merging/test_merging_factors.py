@@ -130,8 +130,10 @@ def test_points_of_a_sweep_share_an_update(recipe, combine, scale, family, tmp_p
     first = recipe | {"parameters": recipe["parameters"] | {"combine": combine}}
     point = recipe | {"parameters": first["parameters"] | {"lambda": scale}}
     update = tmp_path / "unscaled"
-    precompute.write_update(base, list(experts.values()), first, update, DIGESTS)
-    plain = merging.merge(base, experts, point, tmp_path / "plain", dtype="float32")
+    precompute.write_update(base, experts, first, update, DIGESTS)
+    plain = merging.merge(
+        base, experts, point, tmp_path / "plain", dtype="float32", digests=DIGESTS
+    )
     told = DIGESTS | {shared.UPDATE: shared.unscaled_recipe(point, len(experts))}
     unscaled = SharedUpdate(update, told)
     with_shared = merging.merge(
@@ -143,10 +145,22 @@ def test_points_of_a_sweep_share_an_update(recipe, combine, scale, family, tmp_p
     assert with_shared["bytes_read"] == plain["bytes_read"] * 2 / 5
 
 
+def test_an_update_knows_the_bounds_of_the_whole_model(family, tmp_path):
+    base, experts = family
+    recipe = RECIPES["ties"]
+    recipe = recipe | {"parameters": recipe["parameters"] | {"trim": "model"}}
+    plain = merging.merge(base, experts, recipe, tmp_path / "plain", digests=DIGESTS)
+    precompute.write_update(base, experts, recipe, tmp_path / "update", DIGESTS)
+    update = SharedUpdate(tmp_path / "update")
+    with_shared = merging.merge(base, experts, recipe, tmp_path / "shared", shared=update)
+    assert with_shared["output_digest"] == plain["output_digest"]
+    assert with_shared["bounds"] == plain["bounds"]
+
+
 def test_an_update_of_other_weights_or_another_density_is_refused(family, tmp_path):
     base, experts = family
     recipe = RECIPES["ties"]
-    precompute.write_update(base, list(experts.values()), recipe, tmp_path / "unscaled", DIGESTS)
+    precompute.write_update(base, experts, recipe, tmp_path / "unscaled", DIGESTS)
     own = {shared.UPDATE: shared.unscaled_recipe(recipe, len(experts))}
     assert SharedUpdate(tmp_path / "unscaled", DIGESTS | own)
     denser = recipe | {"parameters": recipe["parameters"] | {"density": 0.5}}
@@ -177,7 +191,7 @@ def test_each_way_to_an_update(recipe, kind, family, of_experts, tmp_path):
         precompute.factorize_sum(base, list(experts.values()), tmp_path / "sum", DIGESTS)
         given = SumFactors(tmp_path / "sum")
     elif kind is strategies.FromUpdate:
-        precompute.write_update(base, list(experts.values()), recipe, tmp_path / "up", DIGESTS)
+        precompute.write_update(base, experts, recipe, tmp_path / "up", DIGESTS)
         given = SharedUpdate(tmp_path / "up")
     cpu = torch.device("cpu")
     chosen = strategies.choose_strategy(recipe, inputs, given, cpu, "here")
@@ -197,12 +211,13 @@ def test_each_way_to_an_update(recipe, kind, family, of_experts, tmp_path):
 
 def test_a_scale_is_no_more_than_a_factor():
     """Merges share an update where they differ in what a method calls its scale, and only there."""
-    assert {name for name, method in METHODS.items() if method.scale} == {"task_arithmetic", "ties"}
-    for name, method in METHODS.items():
+    scaled = {name for name, method in METHODS.items() if method.scale}
+    assert scaled == {"task_arithmetic", "ties_hashed"}
+    for method in METHODS.values():
         if method.unscaled is None:
             continue
         parameters = {"combine": "mean", "density": 0.2, "lambda": 0.7}
-        parameters = {k: v for k, v in parameters.items() if k in RECIPES[name]["parameters"]}
+        parameters = {k: v for k, v in parameters.items() if k in method.parameters}
         changed = {"combine": "sum", "density": 0.3, "lambda": 0.9}
         for key in parameters:
             before, _ = method.unscaled(parameters, 3)

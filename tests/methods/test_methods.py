@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import references
 import torch
-from wildmerge.methods import METHODS, is_projection
+from wildmerge.methods import METHODS, Identity, is_projection
 from wildmerge.tensors import spectral
 
 RECIPES = {
     "task_arithmetic": {"combine": "mean", "lambda": 1.0},
-    "ties": {"combine": "mean", "density": 0.1, "lambda": 0.1},
+    "ties_hashed": {"combine": "mean", "density": 0.1, "lambda": 0.1},
     "model_stock": {},
     "tsv_m": {"combine": "sum", "lambda": 1.0},
     "iso_c": {"combine": "sum", "lambda": 1.0},
@@ -30,7 +30,7 @@ CASES = (
         ]
     ]
     + [
-        ("ties", {"combine": "mean", "density": 1.0, "lambda": 1.0}),
+        ("ties_hashed", {"combine": "mean", "density": 1.0, "lambda": 1.0}),
         ("task_arithmetic_sb", {"combine": "sum", "lambda": 1.0, "beta": 0.0}),
         ("task_arithmetic_sb", {"combine": "sum", "lambda": 1.0, "beta": 1.0}),
         ("ties_sb", {"combine": "sum", "density": 0.3, "lambda": 1.0, "beta": 0.5}),
@@ -43,9 +43,10 @@ D1 = torch.tensor([[3.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 2, 0]])
 D2 = torch.tensor([[1.0, 0, 0, 0], [0, -3, 0, 0], [0, 0, 2, 4]])
 
 
-def update(method, base, experts, parameters=None, projection=True):
+def update(method, base, experts, parameters=None, projection=True, digests=None, tensor=""):
     parameters = RECIPES[method] if parameters is None else parameters
-    return METHODS[method](base, experts, parameters, projection=projection)
+    identity = Identity(tensor, digests or [str(i) for i in range(len(experts))])
+    return METHODS[method](base, experts, parameters, projection=projection, identity=identity)
 
 
 def family(shape, n, seed=0, scale=0.01):
@@ -87,26 +88,14 @@ def test_ties_by_hand():
     experts = [BASE + D1, BASE + D2]
     kept = torch.tensor([[3.0, 0, 0, 0], [0, -3, 0, 0], [0, 0, 2, 4]])
     parameters = {"combine": "mean", "density": 0.17, "lambda": 1.0}
-    assert torch.equal(update("ties", BASE, experts, parameters), kept)
+    assert torch.equal(update("ties_hashed", BASE, experts, parameters), kept)
     # Of all entries: at (1, 1) 1 and -3 elect the minus; at (2, 2) both 2 agree.
     parameters = {"combine": "mean", "density": 1.0, "lambda": 1.0}
     expected = torch.tensor([[2.0, 0, 0, 0], [0, -3, 0, 0], [0, 0, 2, 4]])
-    assert torch.equal(update("ties", BASE, experts, parameters), expected)
+    assert torch.equal(update("ties_hashed", BASE, experts, parameters), expected)
     parameters["combine"] = "sum"
     expected = torch.tensor([[4.0, 0, 0, 0], [0, -3, 0, 0], [0, 0, 4, 4]])
-    assert torch.equal(update("ties", BASE, experts, parameters), expected)
-
-
-def test_ties_keeps_exactly_its_share_and_the_first_of_equals():
-    base = torch.zeros(10)
-    delta = torch.tensor([1.0, -2, 2, 1, 0, 2, -2, 1, 3, 0])
-    parameters = {"combine": "sum", "density": 0.3, "lambda": 1.0}
-    expected = torch.tensor([0.0, -2, 2, 0, 0, 0, 0, 0, 3, 0])
-    assert torch.equal(update("ties", base, [delta], parameters), expected)
-    # All equal, over several chunks: the first 30 % stay.
-    size = 100_000
-    found = update("ties", torch.zeros(size), [torch.ones(size)], parameters)
-    assert torch.equal(found, (torch.arange(size) < 30_000).float())
+    assert torch.equal(update("ties_hashed", BASE, experts, parameters), expected)
 
 
 def test_model_stock_by_hand():
@@ -179,8 +168,8 @@ def test_against_float64(method, parameters, shape, n):
     [
         ("task_arithmetic", "sum"),
         ("task_arithmetic", "mean"),
-        ("ties", "sum"),
-        ("ties", "mean"),
+        ("ties_hashed", "sum"),
+        ("ties_hashed", "mean"),
         ("model_stock", None),
     ],
 )
@@ -192,8 +181,12 @@ def test_against_mergekit(method, combine, shape, n):
     base, experts = family(shape, n, scale=10)
     parameters = RECIPES[method] | ({"combine": combine} if combine else {})
     found = update(method, base, experts, parameters)
-    native = METHODS[method].mergekit(parameters)
-    peer = merge_tensors([base, *experts], method, parameters=native, base_index=0)
+    if method == "ties_hashed":
+        peers, native = "ties", {"weight": 1.0, "normalize": combine == "mean"}
+        native |= {key: parameters[key] for key in ("density", "lambda")}
+    else:
+        peers, native = method, METHODS[method].mergekit(parameters)
+    peer = merge_tensors([base, *experts], peers, parameters=native, base_index=0)
     assert relative_error(base + found, peer) < 1e-5
     assert relative_error(found, peer.double() - base.double()) < 1e-5
 

@@ -34,7 +34,8 @@ MEMBERS = {("b", "n02-01"): ("x", "y")}
 
 def rows(measured=None, backend="shared-prefix"):
     jobs = cost.read_dry_run(DRY_RUN)
-    return {r.rule: r for r in cost.estimate(jobs, GB, MEMBERS, METHODS, backend, measured or {})}
+    times = cost.Times(GB, MEMBERS, METHODS, backend, measured or {})
+    return {r.rule: r for r in cost.estimate(jobs, times)}
 
 
 def test_jobs_of_a_dry_run_are_read_whole():
@@ -68,9 +69,37 @@ def test_measured_times_take_the_place_of_assumed_ones(tmp_path):
     assert found["evaluate"].measured == 0
 
 
+def test_a_job_asks_for_three_times_its_plan_and_five_minutes(project):
+    """So that Slurm can fit it between others; a measured time counts for more than an assumed."""
+    merges = "benchmarks/merge/pico/n02-00"
+    project.write(f"{merges}/ties.tsv", "s\tcpu_time\n600\t1\n")
+    project.write(f"{merges}/iso_c.tsv", "s\tcpu_time\n120\t1\n")
+    jobs = cost.read_dry_run(project.snakemake("-n", "pico").stdout)
+    asked = {}
+    for job in jobs:
+        asked.setdefault(job.rule, set()).add(job.resources.get("runtime"))
+    # The longest of the measured merges; a minute to start and a few seconds of work.
+    assert asked["merge"] == {5 + 3 * 10}
+    assert asked["evaluate"] == {5 + 4}
+
+
+def test_an_8b_merge_and_its_evaluation_ask_for_four_times_their_plan_at_most():
+    draws = {("b", "n12-00"): tuple("abcdefghijkl")}
+    times = cost.Times({"b": 16.0}, draws, METHODS, "shared-prefix", {})
+    wildcards = {"base": "b", "subset": "n12-00", "recipe": "ties", "suite": "paper"}
+    rules = ("merge", "evaluate")
+    plan = sum(times.seconds(cost.Job(rule, wildcards)) for rule in rules) / 60
+    first, third = (
+        sum(times.asked(rule)(wildcards, attempt) for rule in rules) for attempt in (1, 3)
+    )
+    assert 3 * plan < first < 4 * plan
+    assert third == 3 * first
+
+
 def test_the_plan_says_what_is_measured_and_what_assumed():
     jobs = cost.read_dry_run(DRY_RUN)
-    found = cost.estimate(jobs, GB, MEMBERS, METHODS, "hf", {("merge", "b"): 20.0})
+    times = cost.Times(GB, MEMBERS, METHODS, "hf", {("merge", "b"): 20.0})
+    found = cost.estimate(jobs, times)
     text = cost.render("s", found, jobs, GB, limit=1.0)
     assert "Still to do for s" in text
     assert "1 measured" in text

@@ -1,5 +1,6 @@
 """Running Snakemake on the test cluster, and reading what the toy workflow's jobs noted."""
 
+import itertools
 import json
 import os
 import signal
@@ -63,10 +64,16 @@ class Workflow:
                 process.wait()
         return code, self.output[before:]
 
+    def run_here(self, *command: str) -> str:
+        """Standard output of a command of Slurm's in this workflow's environment."""
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=True)
+        return done.stdout
+
     @property
     def env(self) -> dict[str, str]:
         path = f"{SNAKEMAKE.parent}:{self.cluster.env['PATH']}"
-        return {**self.cluster.env, "PATH": path}
+        source = str(ROOT / "workflow/src")
+        return {**self.cluster.env, "PATH": path, "PYTHONPATH": source}
 
     @property
     def output(self) -> str:
@@ -104,3 +111,18 @@ class Workflow:
         path = self.folder / "faults" / job
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True) if how is None else path.write_text(how)
+
+
+def overlaps(records: list[dict]) -> list[tuple]:
+    """Pairs of jobs that held the same GPU of the same node at the same time."""
+    held = {}
+    for record in records:
+        span = held.setdefault((record["node"], record["gpus"]), [])
+        span.append((record["time"], record["event"], record["what"]))
+    found = []
+    for spans in held.values():
+        spans.sort()
+        for (_, first, what), (_, second, other) in itertools.pairwise(spans):
+            if first == second == "start":
+                found.append((what, other))
+    return found

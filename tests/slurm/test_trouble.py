@@ -1,7 +1,6 @@
 """What clusters do to a study: it finishes, and its results are those of a quiet run."""
 
 import hashlib
-import itertools
 import re
 import signal
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_until
-from runs import SOON, require
+from runs import SOON, overlaps, require
 
 pytestmark = pytest.mark.slow
 
@@ -39,21 +38,6 @@ def printed_log(workflow) -> str:
     """The text of Slurm's log whose path the first failure printed."""
     printed = re.search(r"message: Error in group.*\n +log: (\S+)", workflow.output)
     return Path(printed[1]).read_text()
-
-
-def overlaps(records: list[dict]) -> list[tuple]:
-    """Pairs of jobs that held the same GPU of the same node at the same time."""
-    held = {}
-    for record in records:
-        span = held.setdefault((record["node"], record["gpus"]), [])
-        span.append((record["time"], record["event"], record["what"]))
-    found = []
-    for spans in held.values():
-        spans.sort()
-        for (_, first, what), (_, second, other) in itertools.pairwise(spans):
-            if first == second == "start":
-                found.append((what, other))
-    return found
 
 
 def test_two_hundred_gpu_jobs(tmp_path, toy):

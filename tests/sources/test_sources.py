@@ -464,10 +464,10 @@ def test_adapters_that_peft_saves(wild, tmp_path):
 
 def test_adapters_that_cannot_be_merged(wild):
     it = wild()
-    adapter(it, use_dora=True)
+    adapter(it, peft_type="VERA")
     report = it.preflight()
-    assert report.verdict == UNUSABLE and "its kind is DoRA" in report.notes[0]
-    it.refused("kind is DoRA")
+    assert report.verdict == UNUSABLE and "its kind is VERA" in report.notes[0]
+    it.refused("kind is VERA")
     it.files["adapter_config.json"] = b'{"peft_type": "LORA"}'
     it.refused("lora_alpha")
     adapter(it)

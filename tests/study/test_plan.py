@@ -5,10 +5,10 @@ from math import comb
 
 import pytest
 from wildmerge import WildmergeError
-from wildmerge.study.plan import draws, plan, study_recipes
+from wildmerge.study.plan import draws, draws_without, plan, study_recipes
 
 RECIPES = {
-    "ties": {"merge_method": "ties", "parameters": {"density": 0.1, "lambda": 0.1}},
+    "ties": {"merge_method": "ties_hashed", "parameters": {"density": 0.1, "lambda": 0.1}},
     "tsv_m": {"merge_method": "tsv_m", "parameters": {"combine": "sum"}},
     "model_stock": {"merge_method": "model_stock"},
 }
@@ -62,6 +62,41 @@ def test_plan_counts_base_singles_and_merges_on_shared_subsets():
     }
     assert by_recipe["ties"] == by_recipe["tsv_m"]
     assert [subset for subset, _ in by_recipe["ties"]] == ["n02-01", "n02-02", "n02-03", "n04-01"]
+
+
+def test_draws_without_some_members_keep_those_that_never_held_them():
+    """With the number that they have among the draws of all, however many are drawn."""
+    members = list("abcdefghijkl")
+    for n in (2, 5, 7):
+        every = {subset: i for i, subset in enumerate(draws(members, n, 40, seed=0), 1)}
+        found = draws_without({"c", "k"}, members, n, 15, seed=0)
+        assert len(found) == 15
+        assert not any({"c", "k"} & set(subset) for subset in found)
+        kept = [(subset, i) for subset, i in found.items() if i]
+        assert [i for _, i in kept] == sorted(i for _, i in kept)
+        assert all(every[subset] == i for subset, i in kept if subset in every)
+        # No draw of all that could stay is drawn anew under another name.
+        assert all(i for subset, i in found.items() if every.get(subset, 99) <= 15)
+        more = draws_without({"c", "k"}, members, n, 20, seed=0)
+        assert list(more.items())[:15] == list(found.items())
+    assert len(draws_without({"c", "k"}, members, 10, 15, seed=0)) == 1
+    assert draws_without({"c", "k"}, members, 11, 15, seed=0) == {}
+
+
+def test_a_study_drawn_again_shares_the_draws_that_agree():
+    before = {r.subset: r.members for r in plan(STUDY, MODELS, RECIPES, "s") if r.is_merge}
+    assert any("b" in members for members in before.values())
+    more = plan(STUDY | {"draws": 99}, MODELS, RECIPES, "s")
+    known = {r.subset: r.members for r in more if r.is_merge}
+    rows = plan(STUDY | {"without": ["llama/b"]}, MODELS, RECIPES, "s")
+    after = {r.subset: r.members for r in rows if r.is_merge}
+    assert not any("b" in r.members for r in rows)
+    assert [r.n for r in rows if r.is_merge and r.recipe == "ties"] == [2, 2, 2]  # of four none
+    shared = before.keys() & after.keys()
+    assert shared and set(before.values()) & set(after.values()) == {after[n] for n in shared}
+    # One name, one meaning, also where the study is drawn further.
+    assert all(known[name] == after[name] for name in known.keys() & after.keys())
+    assert all(name.startswith("w") for name in after.keys() - known.keys())
 
 
 def test_a_draw_is_named_by_what_differs_from_the_usual():
@@ -123,6 +158,8 @@ def test_sweeps_are_named_by_what_differs_and_share_the_default_point():
             {"models": ["a", "x"]},
             "a checkpoint of llama in config/models.tsv was expected, found 'x'",
         ),
+        ({"without": ["llama/x"]}, "found llama/x. Of llama it has a, b, c, d"),
+        ({"without": ["qwen/a"]}, "found qwen/a. Its bases are llama"),
         ({"groups": {"g": {"domains": ["code"]}}}, "at least two checkpoints of llama"),
         (
             {"sweeps": [{"recipe": "ties", "parameters": {"beta": [1]}}]},

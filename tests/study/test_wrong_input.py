@@ -18,7 +18,7 @@ from wildmerge.validation import read_yaml, validate
 CONFIG = {"studies": ["mine"], "merge_dtype": "bfloat16", "backend": "hf", "batch_size": 1}
 TIES = {
     "label": "TIES",
-    "merge_method": "ties",
+    "merge_method": "ties_hashed",
     "parameters": {"combine": "mean", "density": 0.1, "lambda": 0.1},
     "version": 1,
 }
@@ -139,6 +139,56 @@ WIDE = "1" + "0" * 400  # beyond what a float holds
 
 # What is wrong, in the words of its id; where it stands; what was expected; what was found.
 CASES = {
+    # What a study goes on without.
+    "a missing checkpoint that is none of the study's": (
+        study(missing={"b/four": "gone"}),
+        "mine.yaml, missing",
+        "BASE/CHECKPOINT",
+        "b/four",
+    ),
+    "a missing merge that is not planned": (
+        study(missing={"b/n03-01/ties": "failed"}),
+        "mine.yaml, missing",
+        "BASE/SUBSET/RECIPE",
+        "b/n03-01/ties",
+    ),
+    "a missing base": (study(missing={"b/base": "x"}), "mine.yaml, missing", "BASE/C", "b/base"),
+    "a base's missing score": (
+        study(missing={"b/base/identity": "x"}),
+        "mine.yaml, missing",
+        "BASE/SUBSET",
+        "b/base/identity",
+    ),
+    "nothing left to compare": (
+        study(missing={"b/one": "x", "b/two": "x"}),
+        "mine.yaml, missing",
+        "one merge at least",
+        "none of 2",
+    ),
+    "a missing checkpoint without a reason": (
+        study(missing={"b/one": ""}),
+        "mine.yaml, at missing",
+        "Why it is missing",
+        "should be non-empty",
+    ),
+    "missing checkpoints as a list": (
+        study(missing=["b/one"]),
+        "mine.yaml, at missing",
+        "goes on without",
+        "not of type 'object'",
+    ),
+    "without a checkpoint that is none of the study's": (
+        text("studies/mine.yaml", yaml.safe_dump(STUDY | {"without": ["b/four"]})),
+        "mine.yaml, without",
+        "would draw from",
+        "b/four",
+    ),
+    "without a name that lacks its base": (
+        text("studies/mine.yaml", yaml.safe_dump(STUDY | {"without": ["one"]})),
+        "mine.yaml, at without",
+        "BASE/CHECKPOINT",
+        "'one'",
+    ),
     # models.tsv
     "an empty models.tsv": (text("models.tsv", ""), "models.tsv, line 1", "columns", "found none"),
     "a header and no row": (text("models.tsv", HEADER + "\n"), "models.tsv", "a base", "no line"),
@@ -385,7 +435,8 @@ CASES = {
         "'piqa' was expected once",
         "lines 3 and 4",
     ),
-    "an unknown metric": (task(metric="f1"), "piqa.metric", "lm-eval's metric", "'f1'"),
+    "a metric that is none": (task(metric="f 1"), "piqa.metric", "lm-eval's metric", "'f 1'"),
+    "an unknown metric": (task(metric="f1"), "task piqa", "a mean over questions", "found 'f1'"),
     "fewer than no examples": (
         task(num_fewshot=-1),
         "num_fewshot",

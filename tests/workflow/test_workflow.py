@@ -255,7 +255,11 @@ def test_only_trained_rows_are_fine_tuned(project):
         ("config/studies/pico.yaml", STUDY | {"sizes": [5]}, "sizes up to 4 were expected"),
         ("config/studies/pico.yaml", STUDY | {"suites": ["many"]}, "found 'many'"),
         ("config/studies/pico.yaml", STUDY | {"recipes": ["tie"]}, "found 'tie'"),
-        ("config/recipes.yaml", "ties: {label: T, merge_method: ties, densty: 1}\n", "densty"),
+        (
+            "config/recipes.yaml",
+            "ties: {merge_method: ties_hashed, densty: 1}\n",
+            "densty",
+        ),
     ],
 )
 def test_a_wrong_sheet_is_told_before_any_job(project, file, text, expected):

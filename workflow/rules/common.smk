@@ -13,12 +13,12 @@ sys.path.insert(0, str(HOME / "workflow/src"))
 
 from wildmerge import patches
 from wildmerge.home import config_folder, search_path
+from wildmerge.run import cost
 from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
-from wildmerge.sources import locked_files, takes_pickles
-from wildmerge.sources import source_of
+from wildmerge.sources import locked_files, source_of, takes_pickles
 from wildmerge.study import catalogue, paths, sheets
 from wildmerge.study import check_tasks, load_experts
-from wildmerge.study import Needs
+from wildmerge.study import Needs, own_files, ways_on
 from wildmerge.study import BASE, IDENTITY
 from wildmerge.validation import read_yaml, validate
 
@@ -45,6 +45,8 @@ if workflow.is_main_process:
     check_tasks(SHEETS.suites, str(CONFIG / "suites.yaml"))
 NEEDS = Needs(SHEETS, paths.Scratch(config.get("scratch"), os.getcwd()))
 STUDIES = SHEETS.studies
+# How long jobs take: where one was measured, as the longest of its kind. Jobs need not know.
+TIMES = cost.times(SHEETS, config["backend"], max if workflow.is_main_process else None)
 # The commits of the benchmarks' data sets.
 DATASETS = read_lock(CONFIG / DATASETS_LOCK)
 # Checkpoints that are fine-tuned here, for the examples.
@@ -122,13 +124,13 @@ def refuse_missing():
         said = "; ".join(f"{', '.join(who)}: {lack}" for lack, who in lacking.items())
         raise WorkflowError(
             f"Checkpoints that can be had were expected in config/models.tsv, found {said}. Then "
-            "run again."
+            f"run again. {ways_on(n for names in lacking.values() for n in names)}"
         )
     fetched = (
         job.wildcards.suite for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite"
     )
     if names := sorted(
-        s for s in fetched if SHEETS.suites[s]["source"] == "hub" and not pins_of(s, DATASETS)
+        s for s in fetched if SHEETS.suites[s].get("source") == "hub" and not pins_of(s, DATASETS)
     ):
         raise WorkflowError(
             "A commit was expected for every data set of the hub, found none for those of suite "

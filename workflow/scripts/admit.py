@@ -3,6 +3,7 @@
 from wildmerge import WildmergeError
 from wildmerge.files import read_json, write_json
 from wildmerge.run import job
+from wildmerge.study import ways_on
 
 
 def admit(verdict: dict, reason: str) -> dict:
@@ -29,8 +30,8 @@ def admit(verdict: dict, reason: str) -> dict:
     )
     raise WildmergeError(
         f"A checkpoint that can be merged with {verdict['base']} was expected, but {name} cannot: "
-        f"{'; '.join(verdict['reasons'])}. {way_out} in config/models.tsv, or take it out of its "
-        "pool."
+        f"{'; '.join(verdict['reasons'])}. {way_out} in config/models.tsv. "
+        + ways_on([f"{verdict['base']}/{verdict['model']}"])
     )
 
 

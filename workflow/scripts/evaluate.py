@@ -11,7 +11,7 @@ from wildmerge.run import job
 if __name__ == "__main__":
     w, params = snakemake.wildcards, snakemake.params
     what = f"evaluate {w.base}/{w.subset}/{w.recipe} on suite {w.suite}"
-    with job(snakemake.log[0], what, snakemake.threads):
+    with job(snakemake.log[0], what, snakemake.threads, snakemake.resources.get("gpu", 0)):
         from wildmerge.evaluation import offline
 
         offline()

@@ -5,7 +5,8 @@ from wildmerge.run import job
 
 if __name__ == "__main__":
     members, experts = snakemake.params.members, snakemake.input.experts
-    with job(snakemake.log[0], "factorize " + ", ".join(members), snakemake.threads):
+    what, gpus = "factorize " + ", ".join(members), snakemake.resources.get("gpu", 0)
+    with job(snakemake.log[0], what, snakemake.threads, gpus):
         found = digests(members, snakemake.input.verdicts)
         if snakemake.params.of == "sum":
             factorize_sum(snakemake.input.base, experts, snakemake.output[0], found)

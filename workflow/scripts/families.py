@@ -6,6 +6,7 @@ from wildmerge import WildmergeError
 from wildmerge.checkpoints import families
 from wildmerge.files import atomic_file, read_json
 from wildmerge.run import job
+from wildmerge.study import ways_on
 
 
 def main(
@@ -38,8 +39,9 @@ def main(
     if bad := [f"{row['base']}/{row['model']}" for row in rows if not row["usable"]]:
         raise WildmergeError(
             f"Checkpoints that belong to their family were expected, but {len(bad)} of {len(rows)} "
-            f"are in doubt: {', '.join(bad)} (why of each: above). Take them out of the pool, or "
-            "say why they stay in the column `admit` of their rows in config/models.tsv."
+            f"are in doubt: {', '.join(bad)} (why of each: above). Say why they stay in "
+            "the column `admit` of their rows in config/models.tsv, or go on without them. "
+            + ways_on(bad)
         )
 
 

@@ -9,9 +9,14 @@ from wildmerge.run import job
 if __name__ == "__main__":
     what = f"finetune {snakemake.wildcards.trained}"
     expert = snakemake.params.expert
-    portable = expert["training"].get("portable", False)
     with (
-        job(snakemake.log[0], what, snakemake.threads, portable),
+        job(
+            snakemake.log[0],
+            what,
+            snakemake.threads,
+            snakemake.resources.get("gpu", 0),
+            expert["training"].get("portable", False),
+        ),
         atomic_folder(snakemake.output.checkpoint) as part,
     ):
         learned = make_expert(

@@ -24,7 +24,7 @@ def loaded(origin: str, folder: str, place: Path) -> str:
 
 if __name__ == "__main__":
     what = "merge {base}/{subset}/{recipe}".format(**snakemake.wildcards)
-    with job(snakemake.log[0], what, snakemake.threads):
+    with job(snakemake.log[0], what, snakemake.threads, snakemake.resources.get("gpu", 0)):
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         members, recipe = snakemake.params.members, snakemake.params.recipe
         dtype = snakemake.params.dtype
@@ -35,9 +35,6 @@ if __name__ == "__main__":
         references = {
             name: loaded(origins[name], folder, place) for name, folder in folders.items()
         }
-        with atomic_file(snakemake.output.yaml) as part:
-            text = mergekit_yaml(recipe, references, members, dtype, origins)
-            part.write_text(text, encoding="utf-8")
         inputs = digests(members, snakemake.input.verdicts)
         shared = open_shared(
             recipe,
@@ -53,6 +50,11 @@ if __name__ == "__main__":
             snakemake.output.model,
             dtype=dtype,
             shared=shared,
+            digests=inputs,
         )
+        with atomic_file(snakemake.output.yaml) as part:
+            bounds = summary.get("bounds")
+            text = mergekit_yaml(recipe, references, members, dtype, origins, inputs, bounds)
+            part.write_text(text, encoding="utf-8")
         names = {key: snakemake.wildcards[key] for key in ("base", "subset", "recipe")}
         write_json(snakemake.output.summary, names | summary | {"inputs": inputs})

@@ -8,5 +8,5 @@ if __name__ == "__main__":
     what = "update {base}/{subset}/{unscaled}".format(**snakemake.wildcards)
     with job(snakemake.log[0], what, snakemake.threads):
         found = digests(members, snakemake.input.verdicts)
-        base, experts = snakemake.input.base, snakemake.input.experts
-        write_update(base, experts, recipe, snakemake.output[0], found)
+        experts = dict(zip(members, snakemake.input.experts, strict=True))
+        write_update(snakemake.input.base, experts, recipe, snakemake.output[0], found)

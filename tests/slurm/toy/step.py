@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from wildmerge.run import device
+
 
 def note(event: str, what: str) -> None:
     """Append one line to the journal of this Slurm job."""
@@ -44,21 +46,22 @@ def outcome(model: str) -> str:
 if __name__ == "__main__":
     rule, wildcards = snakemake.rule, list(snakemake.wildcards)
     what = "/".join([rule, *wildcards])
-    note("start", what)
-    fault = Path("faults", ".".join([rule, *wildcards[1:3]]))
-    if fault.exists():
-        go_wrong(fault.read_text(), snakemake.log[0])
-    for path in map(Path, snakemake.output):
-        if path.suffix == ".json":
-            if rule == "task_vector":
-                time.sleep(snakemake.config["seconds"])
-            text = outcome(snakemake.input.model) if rule == "evaluate" else what
-            path.write_text(json.dumps(text))
-        else:
-            # Slowly and in pieces, as real weights are written.
-            path.mkdir(parents=True)
-            for _ in range(10):
-                with open(path / "weights", "a") as weights:
-                    weights.write(what * 100)
-                time.sleep(snakemake.config["seconds"] / 10)
-    note("end", what)
+    with device(snakemake.resources.get("gpu", 0)):
+        note("start", what)
+        fault = Path("faults", ".".join([rule, *wildcards[1:3]]))
+        if fault.exists():
+            go_wrong(fault.read_text(), snakemake.log[0])
+        for path in map(Path, snakemake.output):
+            if path.suffix == ".json":
+                if rule == "task_vector":
+                    time.sleep(snakemake.config["seconds"])
+                text = outcome(snakemake.input.model) if rule == "evaluate" else what
+                path.write_text(json.dumps(text))
+            else:
+                # Slowly and in pieces, as real weights are written.
+                path.mkdir(parents=True)
+                for _ in range(10):
+                    with open(path / "weights", "a") as weights:
+                        weights.write(what * 100)
+                    time.sleep(snakemake.config["seconds"] / 10)
+        note("end", what)

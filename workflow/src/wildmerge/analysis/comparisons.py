@@ -1,6 +1,7 @@
 """Compare evaluated models question by question: two of them by hand, or all merges of a study."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from wildmerge import WildmergeError
 
 from . import stats
-from .scores import DIGITS, MODEL, read_items
+from .scores import DIGITS, MODEL, left_out, read_items
 
 KEYS = ["base", "suite"]
 ALPHA = 1 - stats.LEVEL
@@ -24,11 +25,12 @@ COMPARISONS = [
 INTERVALS = [
     *KEYS, "recipe", "n", "reference", "models", "share", "share_low", "share_high",
     "share_above", "share_below", "gain", "questions_low", "questions_high", "draws_low",
-    "draws_high",
+    "draws_high", "planned",
 ]  # fmt: skip
 ANSWERS = [
     *KEYS, "recipe", "reference", "models", "share", "share_above", "share_below", "gain",
     "questions_low", "questions_high", "draws_low", "draws_high", "p", "p_holm", "verdict",
+    "planned",
 ]  # fmt: skip
 
 
@@ -196,7 +198,7 @@ def compare_study(
 
     Args:
         plan: one dict an evaluated model and suite, as for `scores.read`, with the path items;
-            models whose file is not there are left out.
+            models that are `scores.left_out` are in no frame.
         seed: of the resampling.
 
     Returns:
@@ -208,14 +210,16 @@ def compare_study(
         discovery rate of 5 %;
         `INTERVALS`, a row a base, suite, recipe, n and reference: the share above the reference
         with its interval over draws, the shares significantly above and below, the mean gain with
-        its intervals over questions and over draws;
+        its intervals over questions and over draws, of how many planned models;
         `ANSWERS`, the same over all merges of a recipe, with the test of their mean gain, adjusted
         by Holm for all rows with that reference. Base `average` is the mean over bases.
     """
     frame = pd.DataFrame(plan)
     frame["members"] = frame["members"].map(";".join)
     pools = frame.groupby("base")["pool"].max().to_dict()
-    frame = frame[[Path(path).exists() for path in frame["items"]]]
+    cells_of = frame[[*KEYS, "recipe", "n"]].itertuples(index=False, name=None)
+    planned = Counter(key for cell in cells_of for key in (cell, cell[:-1]))
+    frame = frame[[not why for why in left_out(plan)]]
     models: list[pd.DataFrame] = []
     cells: list[dict[str, Any]] = []
     means: list[dict[str, Any]] = []
@@ -225,13 +229,13 @@ def compare_study(
         models.append(group.comparisons())
         key = {"base": base, "suite": suite}
         for (recipe, n), name, cell in group.cells(["recipe", "n"]):
-            found = group.summary(cell, name)
+            found = group.summary(cell, name) | {"planned": planned[base, suite, recipe, n]}
             cells.append(key | {"recipe": recipe, "n": n, "reference": name} | found)
         for (recipe,), name, cell in group.cells(["recipe"]):
             mean = group.mean(cell, name)
             shared.setdefault((suite, recipe, name), []).append((len(means), mean))
             p = stats.paired_test(mean.difference, mean.weight)[0]
-            found = group.summary(cell, name) | {"p": p}
+            found = group.summary(cell, name) | {"p": p, "planned": planned[base, suite, recipe]}
             means.append(key | {"recipe": recipe, "reference": name} | found)
     comparisons = _tested(pd.concat(models).reset_index(drop=True))
     intervals = _with_shares(pd.DataFrame(cells), comparisons, ["recipe", "n"])
@@ -263,20 +267,20 @@ def _averages(
     shared: Mapping[tuple[str, str, str], list[tuple[int, _Mean]]],
     bases: int,
 ) -> pd.DataFrame:
-    """The mean over bases of each recipe, where all bases have the same questions and merges."""
+    """The mean over bases of each recipe, where all have the same questions and planned merges."""
     found = []
     for (suite, recipe, name), group in shared.items():
         index, means = zip(*group, strict=True)
         rows, first = answers.loc[list(index)], means[0]
         same = all(m.tasks == first.tasks and np.array_equal(m.weight, first.weight) for m in means)
-        if bases == 1 or len(group) < bases or not same or rows["models"].nunique() > 1:
+        if bases == 1 or len(group) < bases or not same or rows["planned"].nunique() > 1:
             continue
         low, high = _interval(np.mean([m.replicates for m in means], axis=0))
         mean = rows[["share", "share_above", "share_below", "gain"]].mean().to_dict()
         interval = {"questions_low": low, "questions_high": high}
         p = stats.paired_test(np.mean([m.difference for m in means], axis=0), first.weight)[0]
         key = {"base": "average", "suite": suite, "recipe": recipe, "reference": name}
-        found.append(key | mean | interval | {"models": rows["models"].sum(), "p": p})
+        found.append(key | mean | interval | {"p": p} | rows[["models", "planned"]].sum().to_dict())
     return pd.DataFrame(found)
 
 

@@ -30,11 +30,12 @@ MERGES = [
     "merge_seconds",
     "evaluate_seconds",
     "diverged",
+    "left_out",
 ]
 
 TEXT = [
     "base", "subset", "members", "recipe", "suite", "best_model", "task", "metric", "reference",
-    "reference_model", "verdict", "diverged",
+    "reference_model", "verdict", "diverged", "left_out",
 ]  # fmt: skip
 
 
@@ -66,18 +67,54 @@ def _check(score: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         )
 
 
+def _is_measured(row: Mapping[str, Any]) -> bool:
+    """Whether a planned model has its outcome, and the study does not say that it is missing."""
+    files = [Path(row[kind]) for kind in ("scores", "items") if kind in row]
+    return not row.get("missing") and all(file.exists() for file in files)
+
+
+def left_out(plan: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why each planned model counts in no table and no comparison; "" where it does.
+
+    Methods are compared on the same subsets: the merges of a subset count where every method has
+    its own there, of all methods that have any merge of that base on that suite.
+
+    Args:
+        plan: as for `read`.
+    """
+    measured = [_is_measured(row) for row in plan]
+    having: dict[tuple[str, str], set[str]] = {}
+    for row, there in zip(plan, measured, strict=True):
+        if there:
+            having.setdefault((row["base"], row["suite"]), set()).add(row["recipe"])
+    lacking: dict[tuple[str, str, str], list[str]] = {}
+    for row, there in zip(plan, measured, strict=True):
+        key = row["base"], row["suite"], row["subset"]
+        if row["recipe"] != "identity" and not there and row["recipe"] in having.get(key[:2], ()):
+            lacking.setdefault(key, []).append(row["recipe"])
+    found = []
+    for row, there in zip(plan, measured, strict=True):
+        if there:
+            lacks = lacking.get((row["base"], row["suite"], row["subset"]), [])
+            found.append(f"its subset lacks {', '.join(lacks)}" if lacks else "")
+        else:
+            found.append(row.get("missing") or "not measured")
+    return found
+
+
 def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read the planned score files and merge summaries into the two tidy tables of a study.
 
     Args:
         plan: one dict an evaluated model and suite, with base, subset, n, draw (0 where nothing was
             drawn), members (names), recipe, suite, and the paths scores and summary (None where no
-            merge is made). A planned file that is not there leaves its row without numbers.
+            merge is made), and `missing`, why the study goes on without it, if it does.
 
     Returns:
         The frames with columns `SCORES` (value a fraction) and `MERGES` (accuracies are fractions,
         the mean over tasks; gains are percentage points; norms are L2; times seconds; diverged is
-        the tasks on which a model's log-likelihoods overflow, which count as wrong).
+        the tasks on which a model's log-likelihoods overflow, which count as wrong). What is
+        `left_out` has a row without numbers in the second and none in the first.
 
     Raises:
         WildmergeError: a score is not finite, does not belong to its row, or was taken on other
@@ -86,17 +123,18 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
     task_rows: list[dict[str, Any]] = []
     merge_rows: list[dict[str, Any]] = []
     suites: dict[tuple[str, str], tuple[Mapping[str, Any], dict[str, int]]] = {}
-    for row in plan:
+    for row, why in zip(plan, left_out(plan), strict=True):
         model = {key: row[key] for key in MODEL} | {"members": ";".join(row["members"])}
         merge = model | {"accuracy": None, "evaluate_seconds": None, "diverged": ""}
-        merge |= {"norm": 0.0 if row["subset"] == "base" else None}
+        merge |= {"norm": 0.0 if row["subset"] == "base" else None, "left_out": why}
+        merge_rows.append(merge)
+        if not _is_measured(row):
+            continue
         if row.get("summary") and Path(row["summary"]).exists():
             summary = read_json(row["summary"])
-            merge |= {"norm": summary["norm"], "norm_rounded": summary.get("norm_rounded")}
             merge["merge_seconds"] = summary["seconds"] if row["n"] > 1 else None
-        merge_rows.append(merge)
-        if not Path(row["scores"]).exists():
-            continue
+            if not why:
+                merge |= {"norm": summary["norm"], "norm_rounded": summary.get("norm_rounded")}
         score = read_json(row["scores"])
         _check(score, row)
         asked = {task: entry["questions"] for task, entry in score["tasks"].items()}
@@ -107,8 +145,11 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
                 f"asked {asked} (task: questions) and {where(first)} {expected}. One of the two is "
                 "older than the suite: delete its score file and run again."
             )
+        merge["evaluate_seconds"] = score["seconds"]
+        if why:
+            continue
         diverged = [task for task, entry in score["tasks"].items() if entry.get("diverged")]
-        merge |= {"accuracy": score["accuracy"], "evaluate_seconds": score["seconds"]}
+        merge["accuracy"] = score["accuracy"]
         merge["diverged"] = ";".join(diverged)
         for task, entry in score["tasks"].items():
             keys = ("metric", "value", "stderr", "questions")
@@ -147,7 +188,7 @@ def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV of a study (scores, merges, comparisons, ...) with the types it had."""
     frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
-    return frame.fillna({"members": "", "diverged": ""})
+    return frame.fillna({"members": "", "diverged": "", "left_out": ""})
 
 
 def sweep(

@@ -10,7 +10,7 @@ cannot be done safely is left as it is: the verdict on the checkpoint then says 
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, read_json
 from wildmerge.tensors import DTYPE_NAMES, DTYPES, INDEX, SINGLE, Weights, Writer, read_header
 
+from .adapters import Merger, is_adapter, plan_adapter
 from .companions import ADAPTER, CONFIG, CONVERSIONS, GENERATION, TOKENIZER_FILES, TOKENIZERS
 from .compatibility import (
     EMBEDDING,
@@ -200,10 +201,7 @@ def convert(
                 f"Whole weights were expected in {where}, but its shards and its index do not fit: "
                 f"{error} Or choose another revision or another checkpoint."
             ) from error
-        # By its tensors: an adapter can be called model.safetensors, and a full checkpoint can
-        # have an adapter_config.json left over.
-        adapter = any(".lora_" in name for name in weights)
-        if adapter:
+        if is_adapter(weights, (part / ADAPTER).exists()):
             if base is None:
                 raise WildmergeError(
                     f"A base model was expected in {where}, but it is an adapter. Name the model "
@@ -334,91 +332,34 @@ def _take_tokenizer(folder: Path, base: Path) -> None:
             shutil.copyfile(base / name, folder / name)
 
 
-def adapter_updates(
-    base: Headers, tensors: Mapping[str, tuple[str, tuple[int, ...]]], config: dict
-) -> dict[str, tuple[str, str, float] | str]:
-    """How each tensor of the base is changed by a LoRA adapter.
-
-    W + scale B A is the merged weight (Hu et al., 2022, Eq. 3).
-
-    Args:
-        base: the base's headers.
-        tensors: the adapter's own, name -> (dtype, shape).
-        config: its adapter_config.json.
-
-    Returns:
-        Tensor of the base -> (name of A (r, n), name of B (m, r), scale), or the name of a tensor
-        of the adapter that replaces it.
-
-    Raises:
-        ValueError: in words, for what is not a plain LoRA of this base.
-        KeyError: its config lacks `lora_alpha`.
-    """
-    if config.get("peft_type", "LORA") != "LORA" or config.get("use_dora"):
-        kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
-        raise ValueError(f"its kind is {kind}, and only plain LoRA is merged here")
-    if config.get("fan_in_fan_out") or config.get("alpha_pattern"):
-        raise ValueError("it uses fan_in_fan_out or alpha_pattern")
-    updates: dict[str, tuple[str, str, float] | str] = {}
-    for name, (_, shape) in tensors.items():
-        plain = name.removeprefix("base_model.model.").replace(".default.", ".")
-        plain = plain.replace(".modules_to_save.", ".").replace(".base_layer.", ".")
-        if plain.endswith(".lora_B.weight"):
-            continue
-        if plain.endswith(".lora_A.weight"):
-            target = plain.replace(".lora_A.", ".")
-            other = name.replace(".lora_A.", ".lora_B.")
-            if other not in tensors:
-                raise ValueError(f"{name} has no partner {other}")
-            merged: tuple[int, ...] = (tensors[other][1][0], shape[1])
-            rank = shape[0]
-            scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-            updates[target] = (name, other, scale)
-        elif ".lora_" in plain:
-            raise ValueError(f"{name} is no part of a plain LoRA")
-        else:
-            target, merged = plain, shape
-            updates[target] = name
-        if target not in base.tensors:
-            raise ValueError(f"{name} adapts {target}, which the base has not")
-        if merged != base.tensors[target][1]:
-            raise ValueError(
-                f"{name} adapts {target} as if its shape were {list(merged)}, the base's is "
-                f"{list(base.tensors[target][1])}"
-            )
-    return updates
-
-
 def _merge_adapter(folder: Path, adapter: Weights, base: Path, where: str) -> list[str]:
     ours, headers = Weights(base), read_headers(base)
+    tensors = {name: (DTYPE_NAMES[e.dtype], e.shape) for name, e in adapter.items()}
     try:
         config = read_json(folder / ADAPTER)
-        tensors = {name: (DTYPE_NAMES[e.dtype], e.shape) for name, e in adapter.items()}
-        updates = adapter_updates(headers, tensors, config)
+        updates = plan_adapter(headers, tensors, config)
+        merger = Merger(ours, base / CONFIG, adapter, updates, config)
+        # Float32 is kept: rounding to 16 bits would be as large as many an adapter's update.
+        written = {
+            name: (torch.float32 if name in merger.changed else entry.dtype, entry.shape)
+            for name, entry in ours.items()
+        }
+        _stream(folder, written, merger.read)
     except (OSError, ValueError, KeyError) as error:
         raise WildmergeError(
-            f"A LoRA adapter of the base was expected in {where}, but it cannot be merged: "
+            f"An adapter of the base was expected in {where}, but it cannot be merged: "
             f"{error}. Choose a merged checkpoint, or merge it yourself and name it `dir:path`."
         ) from error
-
-    def read(name: str) -> torch.Tensor:
-        if name not in updates:
-            return ours.read(name)
-        if isinstance(how := updates[name], str):
-            return adapter.read(how).float()
-        down, up, scale = how
-        return ours.read(name).float() + scale * (
-            adapter.read(up).float() @ adapter.read(down).float()
-        )
-
-    # Float32 is kept: rounding to 16 bits would be as large as many an adapter's update.
-    dtypes = {n: torch.float32 if n in updates else entry.dtype for n, entry in ours.items()}
-    _stream(folder, {n: (dtypes[n], entry.shape) for n, entry in ours.items()}, read)
     for name in (CONFIG, GENERATION):
         (folder / name).unlink(missing_ok=True)
         if (base / name).exists():
             shutil.copyfile(base / name, folder / name)
-    said = f"a LoRA adapter was merged into the base, in float32: {len(updates)} tensors"
+    kind = config.get("peft_type", "LORA")
+    said = (
+        f"an adapter ({kind}) was merged into the base, in float32: {len(merger.changed)} tensors"
+    )
+    if trained_on := config.get("base_model_name_or_path"):
+        said += f"; it names {trained_on} as the model that it adapts"
     if not any((folder / name).exists() for name in TOKENIZERS):
         _take_tokenizer(folder, base)
         said += "; the base's tokenizer was taken"

@@ -12,6 +12,7 @@ from functools import partial
 from wildmerge import WildmergeError
 from wildmerge.tensors import INDEX, parse_header
 
+from .adapters import is_adapter, plan_adapter
 from .companions import ADAPTER, CONFIG, TOKENIZERS
 from .compatibility import (
     EMBEDDING,
@@ -23,7 +24,6 @@ from .compatibility import (
     whole_safetensors,
 )
 from .conversions import (
-    adapter_updates,
     headers_after,
     plan_base_conversions,
     plan_conversions,
@@ -89,7 +89,7 @@ def preview_checkpoint(
             f"All tensors of its index were expected in the shards of {where}, but {min(lost)} is "
             f"in none ({len(lost)} missing). Choose another revision or another checkpoint."
         )
-    config = ADAPTER if any(".lora_" in name for name in tensors) else CONFIG
+    config = ADAPTER if is_adapter(tensors, ADAPTER in names) else CONFIG
     if config not in names:
         raise WildmergeError(
             f"A {config} was expected in {where}, but there is none. Choose another checkpoint."
@@ -116,7 +116,7 @@ def judge(seen: Preview, base: Preview, is_base: bool, admit: str) -> tuple[str,
     """
     if any(name.endswith(".bin") for name in seen.names):
         return ADMITTED, ["pickled weights, whose shapes are seen after the download"]
-    if any(".lora_" in name for name in seen.headers.tensors):
+    if is_adapter(seen.headers.tensors, ADAPTER in seen.names):
         return _judge_adapter(seen.headers, base.headers)
     if is_base:
         if seen.headers.tokenizer:
@@ -127,7 +127,7 @@ def judge(seen: Preview, base: Preview, is_base: bool, admit: str) -> tuple[str,
 
 def _judge_adapter(adapter: Headers, base: Headers) -> tuple[str, list[str]]:
     try:
-        updates = adapter_updates(base, adapter.tensors, adapter.config)
+        updates = plan_adapter(base, adapter.tensors, adapter.config).changed(base)
     except (ValueError, KeyError) as error:
         return UNUSABLE, [f"an adapter that cannot be merged: {error}"]
     return CONVERTED, [f"an adapter, to be merged into the base ({len(updates)} tensors)"]

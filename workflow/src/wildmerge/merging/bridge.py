@@ -4,7 +4,8 @@ Importing this module imports mergekit, which takes seconds; the methods themsel
 """
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,11 @@ from mergekit.merge_methods import GroupMergeMethod, InputContract, MergeMethodS
 from mergekit.merge_methods.base import MISSING, BasePolicy, ParameterScope, ParameterSpec
 
 from wildmerge import WildmergeError
-from wildmerge.methods import METHODS, check_parameters, is_projection
+from wildmerge.methods import METHODS, Identity, check_parameters, is_projection
+
+# What a `salted` method is told of each model, beside the recipe's parameters.
+_OF_A_MODEL = ("digest", "bound")
+_BOUND = r"[0-9a-f]{8}-[0-9a-f]{8}"
 
 
 class Registered(GroupMergeMethod):
@@ -21,29 +26,57 @@ class Registered(GroupMergeMethod):
 
     def __init__(self, name: str):
         self.name, self.method = name, METHODS[name]
+        shared = [
+            ParameterSpec(
+                key,
+                parameter.kind,
+                ParameterScope.SHARED,
+                default=MISSING if parameter.default is None else parameter.default,
+            )
+            for key, parameter in self.method.parameters.items()
+        ]
+        salts = [ParameterSpec(k, str, ParameterScope.NON_BASE, default="") for k in _OF_A_MODEL]
         self.spec = MergeMethodSpec(
             name=name,
-            parameters=tuple(
-                ParameterSpec(
-                    key,
-                    parameter.kind,
-                    ParameterScope.SHARED,
-                    default=MISSING if parameter.default is None else parameter.default,
-                )
-                for key, parameter in self.method.parameters.items()
-            ),
+            parameters=(*shared, *(salts if self.method.salted else ())),
             contract=InputContract(base=BasePolicy.REQUIRED, min_non_base=self.method.fewest),
         )
 
     def merge_group(self, group: TensorGroup, /, **parameters: Any) -> torch.Tensor:
         """The merged tensor, in the base's dtype; parameters by the recipe's names."""
+        digests, bounds = (
+            [values[entry.id] for entry in group.non_base] if values else []
+            for values in (parameters.pop(key, None) for key in _OF_A_MODEL)
+        )
         check_parameters(self.method, parameters, "the mergekit YAML")
+        if self.method.salted:
+            self._check_salts(digests, bounds, parameters)
         base, experts = group.base.tensor, [entry.tensor for entry in group.non_base]
+        identity = Identity(group.metadata.name or "", digests, bounds)
         projection = group.metadata.vocabulary_axis is None and is_projection(
             group.metadata.name or "", base.shape
         )
-        update = self.method(base, experts, parameters, projection=projection)
+        update = self.method(base, experts, parameters, projection=projection, identity=identity)
         return (base.float() + update).to(base.dtype)
+
+    def _check_salts(
+        self, digests: Sequence[str], bounds: Sequence[str], parameters: Mapping[str, Any]
+    ) -> None:
+        if not all(digests):
+            raise WildmergeError(
+                f"{self.name} in the mergekit YAML: a `digest` was expected beside each model, "
+                "under its own `parameters`, but not every model has one. It is the digest of the "
+                "model's weights, by which equally large entries are chosen: `wildmerge digest "
+                "FOLDER` prints it."
+            )
+        if parameters["trim"] == "model" and not all(map(re.compile(_BOUND).fullmatch, bounds)):
+            raise WildmergeError(
+                f"{self.name} in the mergekit YAML: with `trim: model` a `bound` (two words of "
+                "eight hexadecimal digits, as 3a83126f-00000000) was expected under each model's "
+                f"own `parameters`, found {', '.join(map(repr, bounds))}. mergekit shows a method "
+                "one tensor at a time: merge by a study, which writes the bounds into the YAML "
+                "beside the merge, or with `trim: tensor`."
+            )
 
 
 def register_methods() -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 
 from wildmerge.files import atomic_folder, full_disk, require_space, write_json
-from wildmerge.methods import METHODS, is_projection, task_arithmetic, tsv_m
-from wildmerge.tensors import Weights, Writer, lazy_tensor, spectral
+from wildmerge.methods import is_projection, task_arithmetic, tsv_m
+from wildmerge.tensors import Weights, Writer, in_parallel, lazy_tensor, slices, spectral
 
-from .shared import DIGESTS, NOTES, UPDATE, unscaled_recipe
+from .shared import BOUNDS, DIGESTS, NOTES, UPDATE, digests_for, unscaled_recipe
+from .strategies import Pieces, choose_strategy
 
 # A merge of two uses half of the directions, a merge of more uses fewer.
 _FEWEST = 2
@@ -64,7 +65,7 @@ def factorize_sum(
 
 def write_update(
     base: str | Path,
-    experts: Sequence[str | Path],
+    experts: Mapping[str, str | Path],
     recipe: dict,
     output: str | Path,
     digests: Mapping[str, str],
@@ -73,7 +74,7 @@ def write_update(
 
     Args:
         base: folder of the base.
-        experts: folders of the checkpoints.
+        experts: name -> folder of the checkpoints.
         recipe: an entry of recipes.yaml whose method has `unscaled`.
         output: the folder to write; it appears when it is whole.
         digests: what weights these are, by name; kept beside the update.
@@ -81,23 +82,27 @@ def write_update(
     Raises:
         WildmergeError: a file is missing or broken, or the disk is full.
     """
-    method = METHODS[recipe["merge_method"]]
     made = unscaled_recipe(recipe, len(experts))
-    start, *members = (Weights(folder) for folder in [base, *experts])
+    inputs = start, *members = [Weights(folder) for folder in [base, *experts.values()]]
     shapes = {n: start[n].shape for n in sorted(start) if start[n].dtype.is_floating_point}
     device, where = _device(), f"Writing {output}"
+    salts = digests_for(recipe, experts, digests)
+    strategy = choose_strategy(made, inputs, None, torch.device(device), where, salts)
     with atomic_folder(output) as folder, full_disk(where, Path(output)):
         writer = Writer(folder, {name: (torch.float32, shape) for name, shape in shapes.items()})
         require_space(writer.nbytes, folder, where)
         for name, shape in shapes.items():
-            update = method(
-                start.read(name).to(device),
-                _tensors(members, name, device, method.once),
-                made["parameters"],
-                projection=is_projection(name, shape),
-            )
-            writer.write(name, update.cpu())
+            others = _tensors(members, name, device, strategy.reads_slices(name))
+            pieces = strategy.pieces(name, start.read(name).to(device), others)
+            update = torch.empty(torch.Size(shape).numel())
+
+            def chunk(part: slice, pieces: Pieces = pieces, update: torch.Tensor = update) -> None:
+                update[part] = pieces(part)
+
+            in_parallel(chunk, slices(len(update)))
+            writer.write(name, update)
         write_json(folder / DIGESTS, {**digests, UPDATE: made})
+        write_json(folder / BOUNDS, list(strategy.bounds))
 
 
 def _write_factors(
@@ -130,7 +135,7 @@ def _write_factors(
         require_space(writer.nbytes, folder, where)
         for name in shapes:
             origin = start.read(name).to(device)
-            members = _tensors(experts, name, device, once=True)
+            members = _tensors(experts, name, device, by_slices=True)
             delta = task_arithmetic.update(origin, members, combine="sum", lambda_=1.0)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", spectral.SpectralWarning)
@@ -146,9 +151,11 @@ def _write_factors(
         write_json(folder / NOTES, notes)
 
 
-def _tensors(folders: Sequence[Weights], name: str, device: str, once: bool) -> list[torch.Tensor]:
-    """A tensor of each folder; read slice by slice where each element is looked at once."""
-    if once and device == "cpu":
+def _tensors(
+    folders: Sequence[Weights], name: str, device: str, by_slices: bool
+) -> list[torch.Tensor]:
+    """A tensor of each folder; read where it is computed with, if that may be."""
+    if by_slices and device == "cpu":
         return [lazy_tensor(weights, name) for weights in folders]
     return [weights.read(name).to(device) for weights in folders]
 

@@ -15,6 +15,8 @@ def mergekit_yaml(
     members: Sequence[str],
     dtype: str,
     origins: Mapping[str, str] | None = None,
+    digests: Mapping[str, str] | None = None,
+    bounds: Mapping[str, str] | None = None,
 ) -> str:
     """The mergekit configuration that repeats a merge by hand.
 
@@ -26,21 +28,29 @@ def mergekit_yaml(
         dtype: of the weights written.
         origins: what each of `references` was made from, where that is something else; written
             down as a comment.
+        digests: of the members' weights, for a method that is `salted`: beside each model.
+        bounds: what such a method found of each member over the whole model, if it did.
 
     Returns:
         YAML text; its first line is a comment with the command.
     """
     name, parameters = recipe["merge_method"], recipe["parameters"]
+    models: list[dict] = [{"model": references[member]} for member in members]
     command = "mergekit-yaml"
     if not name.startswith(MERGEKIT):
-        if in_mergekits_names := METHODS[name].mergekit:
-            parameters = in_mergekits_names(parameters)
+        method = METHODS[name]
+        if method.mergekit:
+            parameters = method.mergekit(parameters)
         else:
             command = "wildmerge merge"
+        if method.salted:
+            for member, model in zip(members, models, strict=True):
+                own = {"digest": (digests or {})[member]}
+                model["parameters"] = own | ({"bound": bounds[member]} if bounds else {})
     config = {
         "merge_method": name.removeprefix(MERGEKIT),
         "base_model": references["base"],
-        "models": [{"model": references[member]} for member in members],
+        "models": models,
         **({"parameters": parameters} if parameters else {}),
         "dtype": "float32",
         "out_dtype": dtype,
@@ -69,7 +79,7 @@ def moved(text: str, old: Path, new: Path) -> str:
         return os.path.relpath(old / reference, new) if local else reference
 
     config["base_model"] = there(config["base_model"])
-    config["models"] = [{"model": there(entry["model"])} for entry in config["models"]]
+    config["models"] = [entry | {"model": there(entry["model"])} for entry in config["models"]]
     head = text.splitlines(keepends=True)[0]
     return head + yaml.safe_dump(config, sort_keys=False)
 

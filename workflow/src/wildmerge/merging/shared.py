@@ -23,10 +23,11 @@ import torch
 from wildmerge import WildmergeError
 from wildmerge.files import read_json
 from wildmerge.methods import METHODS
-from wildmerge.tensors import Weights, spectral
+from wildmerge.tensors import Weights, folder_digest, spectral
 
 DIGESTS = "digests.json"
 NOTES = "notes.json"  # tensor -> what was found in factorising it, told by every merge that uses it
+BOUNDS = "bounds.json"  # of an update: what trimming over the whole model found of each expert
 UPDATE = "update"  # the key of what was computed, beside the weights' digests
 
 
@@ -41,6 +42,23 @@ def digests(members: Sequence[str], verdicts: Sequence[str | Path]) -> dict[str,
     return {"base": contents[0]["base_digest"]} | {
         member: verdict["digest"] for member, verdict in zip(members, contents, strict=True)
     }
+
+
+def digests_for(
+    recipe: dict, experts: Mapping[str, str | Path], known: Mapping[str, str] | None
+) -> list[str]:
+    """The digests of the experts' weights, in order, for a method that asks for them; else none.
+
+    Args:
+        recipe: an entry of recipes.yaml.
+        experts: name -> folder.
+        known: name -> digest; what is missing is computed.
+    """
+    method = METHODS.get(recipe["merge_method"])
+    if method is None or not method.salted:
+        return []
+    known = known or {}
+    return [known.get(name) or folder_digest(folder) for name, folder in experts.items()]
 
 
 def unscaled_recipe(recipe: dict, experts: int) -> dict:
@@ -131,6 +149,11 @@ class SumFactors(_SharedFolder):
 
 class SharedUpdate(_SharedFolder):
     """The update of a subset by a method, without its scale."""
+
+    @property
+    def bounds(self) -> list[str]:
+        """What trimming over the whole model found of each expert, or nothing."""
+        return read_json(self.weights.folder / BOUNDS)
 
 
 # What one merge takes of it: the factors of each expert in order, those of the sum, or the update.

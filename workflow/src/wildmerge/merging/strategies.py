@@ -7,20 +7,37 @@ what its update is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
 from wildmerge import WildmergeError
-from wildmerge.methods import MERGEKIT, METHODS, Method, arguments, is_projection, tsv_m
-from wildmerge.tensors import Weights
+from wildmerge.methods import (
+    MERGEKIT,
+    METHODS,
+    Identity,
+    Method,
+    arguments,
+    is_projection,
+    tsv_m,
+)
+from wildmerge.tensors import Weights, lazy_tensor
 
 from .shared import ExpertFactors, Shared, SharedUpdate, SumFactors
 
 if TYPE_CHECKING:
     from .bridge import Foreign
+
+
+# Of a slice of a tensor's flat elements: the update there.
+Pieces = Callable[[slice], torch.Tensor]
+
+# What a method reads several times is kept in memory up to this many bytes of a tensor, of base and
+# experts together; a larger one, such as an embedding, is read again slice by slice.
+KEPT_BYTES = 10**9
 
 
 class Strategy(ABC):
@@ -33,13 +50,18 @@ class Strategy(ABC):
     def reads_slices(self, name: str) -> bool:
         """Whether all but the base's tensor are read slice by slice, where they are computed with.
 
-        Then `update` gets a LazyTensor of each.
+        Then `pieces` gets a LazyTensor of each.
         """
         return False
 
+    @property
+    def bounds(self) -> Sequence[str]:
+        """What is known of each expert over the whole model (`Method.bounds`), or nothing."""
+        return ()
+
     @abstractmethod
-    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The update of one tensor.
+    def pieces(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> Pieces:
+        """The update of one tensor, W_merged - W_0.
 
         Args:
             name: the tensor's.
@@ -47,7 +69,7 @@ class Strategy(ABC):
             others: the tensors of `sources` after the base's, of the base's shape.
 
         Returns:
-            W_merged - W_0, float32, of the base's shape, on its device.
+            Of a slice of the flat elements the update, (k,) float32, on the base's device.
 
         Raises:
             torch.linalg.LinAlgError: a factorisation did not come to an end, as with NaN or Inf.
@@ -63,12 +85,14 @@ class Direct(Strategy):
         parameters: the recipe's.
         inputs: the folders of base and experts.
         device: where the arithmetic is done.
+        digests: of the experts' weights, in order, for a method that is `salted`.
     """
 
     method: Method
     parameters: dict
     inputs: Sequence[Weights]
     device: torch.device
+    digests: Sequence[str]
 
     def sources(self, name: str) -> Sequence[Weights]:
         """Base and experts."""
@@ -76,12 +100,37 @@ class Direct(Strategy):
 
     def reads_slices(self, name: str) -> bool:
         """Where each element is looked at once; to a GPU a tensor is better sent as a whole."""
-        return self.method.once and self.device.type == "cpu"
+        kept = sum(weights[name].nbytes for weights in self.inputs) <= KEPT_BYTES
+        return self.device.type == "cpu" and (self.method.once or not kept)
 
-    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+    def pieces(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> Pieces:
         """What the method makes of the tensors."""
-        projection = is_projection(name, base.shape)
-        return self.method(base, others, self.parameters, projection=projection)
+        identity = Identity(name, self.digests, self.bounds)
+        return self.method.pieces(
+            base,
+            others,
+            self.parameters,
+            projection=is_projection(name, base.shape),
+            identity=identity,
+        )
+
+    @cached_property
+    def bounds(self) -> Sequence[str]:
+        """Found when they are first asked for."""
+        if self.method.bounds is None:
+            return ()
+        return self.method.bounds(self._tensors, self.digests, **arguments(self.parameters))
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor, list[torch.Tensor]]]:
+        """Every tensor that is merged: its name, the base's, the experts'."""
+        start, *experts = self.inputs
+        for name in sorted(start):
+            if start[name].dtype.is_floating_point:
+                base = start.read(name).to(self.device)
+                if self.device.type == "cpu":
+                    yield name, base, [lazy_tensor(expert, name) for expert in experts]
+                else:
+                    yield name, base, [e.read(name).to(self.device) for e in experts]
 
 
 @dataclass(frozen=True)
@@ -90,13 +139,14 @@ class FromExpertFactors(Direct):
 
     factors: Sequence[ExpertFactors]
 
-    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+    def pieces(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> Pieces:
         """Of a projection, what the method makes of the tensors and their leading factors."""
         if not is_projection(name, base.shape):
-            return super().update(name, base, others)
+            return super().pieces(name, base, others)
         kept = tsv_m.share(base.shape, len(others))
         factors = [expert.leading(name, kept, self.device) for expert in self.factors]
-        return self.method.update(base, others, factors=factors, **arguments(self.parameters))
+        given = arguments(self.parameters)
+        return _pieces_of(self.method.update(base, others, factors=factors, **given))
 
 
 @dataclass(frozen=True)
@@ -113,14 +163,14 @@ class FromSumFactors(Direct):
         projection = is_projection(name, self.inputs[0][name].shape)
         return self.inputs[:1] if projection else self.inputs
 
-    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+    def pieces(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> Pieces:
         """Of a projection, what the method makes of the factors."""
         if not is_projection(name, base.shape):
-            return super().update(name, base, others)
+            return super().pieces(name, base, others)
         assert self.method.from_sum is not None
         factors = self.factors.whole(name, base.shape[0] > base.shape[1], self.device)
         experts = len(self.inputs) - 1
-        return self.method.from_sum(factors, experts, **arguments(self.parameters))
+        return _pieces_of(self.method.from_sum(factors, experts, **arguments(self.parameters)))
 
 
 @dataclass(frozen=True)
@@ -137,14 +187,19 @@ class FromUpdate(Strategy):
     unscaled: SharedUpdate
     scale: float
 
+    @property
+    def bounds(self) -> Sequence[str]:
+        """Those that the update was made with."""
+        return self.unscaled.bounds
+
     def sources(self, name: str) -> Sequence[Weights]:
         """Base and shared update."""
         return [self.base, self.unscaled.weights]
 
-    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+    def pieces(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> Pieces:
         """The shared update times its scale."""
-        (unscaled,) = others
-        return unscaled * self.scale
+        unscaled = others[0].reshape(-1)
+        return lambda part: unscaled[part] * self.scale
 
 
 class FromMergekit(Strategy):
@@ -157,9 +212,13 @@ class FromMergekit(Strategy):
         """Base and experts."""
         return self._inputs
 
-    def update(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+    def pieces(self, name: str, base: torch.Tensor, others: Sequence[torch.Tensor]) -> Pieces:
         """The merged tensor of mergekit less the base."""
-        return self._method.merged(name, base, others).sub_(base)
+        return _pieces_of(self._method.merged(name, base, others).sub_(base))
+
+
+def _pieces_of(update: torch.Tensor) -> Pieces:
+    return update.reshape(-1).__getitem__
 
 
 def choose_strategy(
@@ -168,6 +227,7 @@ def choose_strategy(
     shared: Shared | None,
     device: torch.device,
     where: str,
+    digests: Sequence[str] = (),
 ) -> Strategy:
     """The strategy by which a recipe merges the experts `inputs[1:]` into the base `inputs[0]`.
 
@@ -177,6 +237,7 @@ def choose_strategy(
         shared: what was made for several merges; None to compute all from the tensors.
         device: where the arithmetic is done.
         where: the merge in words, for messages.
+        digests: of the experts' weights, in order; only a method that is `salted` asks for them.
 
     Raises:
         WildmergeError: too few experts for the method, or a method that mergekit has not.
@@ -195,14 +256,14 @@ def choose_strategy(
     _require_experts(method.fewest, name, experts, where)
     match shared:
         case None:
-            return Direct(method, parameters, inputs, device)
+            return Direct(method, parameters, inputs, device, digests)
         case SumFactors() if method.from_sum:
-            return FromSumFactors(method, parameters, inputs, device, shared)
+            return FromSumFactors(method, parameters, inputs, device, digests, shared)
         case SharedUpdate() if method.unscaled:
             _, scale = method.unscaled(parameters, experts)
             return FromUpdate(inputs[0], shared, scale)
         case [*factors] if method.from_experts and len(factors) == experts:
-            return FromExpertFactors(method, parameters, inputs, device, factors)
+            return FromExpertFactors(method, parameters, inputs, device, digests, factors)
     raise ValueError(f"{shared} does not fit {name} and {experts} experts")
 
 

@@ -21,8 +21,8 @@ from .checks import check_shapes, not_finite_error, require_equal
 from .companions import check_companions, write_companions
 from .progress import MergeProgress
 from .reading import Reading, read_ahead
-from .shared import Shared, SharedUpdate, SumFactors
-from .strategies import Strategy, choose_strategy
+from .shared import Shared, SharedUpdate, SumFactors, digests_for
+from .strategies import Pieces, Strategy, choose_strategy
 
 # By the names of config.yaml and of transformers.
 MERGED_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -37,6 +37,7 @@ def merge(
     dtype: str = "bfloat16",
     device: str | None = None,
     shared: Shared | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> dict:
     """Merge experts into their base and write the model.
 
@@ -54,6 +55,8 @@ def merge(
         shared: what was made already for several merges, see `shared`. With factors the result is
             the same up to round-off, with an update to the bit. Without, the merge computes all
             by itself.
+        digests: of the experts' weights by name, on which TIES' choice among equal entries depends;
+            None computes them where the method asks for them.
 
     Returns:
         The content of summary.json that the merge itself knows: method, digest of the output, L2
@@ -69,14 +72,16 @@ def merge(
     check(recipe)
     at = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     inputs = [Weights(base), *(Weights(folder) for folder in experts.values())]
-    strategy = choose_strategy(recipe, inputs, shared, at, where)
     check_shapes(inputs, where)
+    salts = digests_for(recipe, experts, digests) if shared is None else ()
+    strategy = choose_strategy(recipe, inputs, shared, at, where, salts)
     check_companions(base, where)
     job = _Job(inputs, list(experts), strategy, at, dtype, where)
     with atomic_folder(output) as folder, full_disk(where, output):
         outcome = job.write_tensors(folder)
         write_companions(base, folder, dtype)
     tensors = outcome.tensors
+    bounds = dict(zip(experts, strategy.bounds, strict=False))
     return {
         "members": list(experts),
         "merge_method": recipe["merge_method"],
@@ -86,6 +91,7 @@ def merge(
         "norm": math.hypot(*(tensor["norm"] for tensor in tensors.values())),
         "norm_rounded": math.hypot(*(tensor["norm_rounded"] for tensor in tensors.values())),
         "tensors": tensors,
+        **({"bounds": bounds} if bounds else {}),
         "warnings": outcome.warnings,
         "seconds": time.monotonic() - started,
         "bytes_read": sum(weights.bytes_read for weights in [*inputs, *_folders(shared)]),
@@ -197,11 +203,11 @@ class _Job:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SpectralWarning)
             try:
-                update = self.strategy.update(name, base, others)
+                pieces = self.strategy.pieces(name, base, others)
             except torch.linalg.LinAlgError as error:
                 raise self._not_finite(name) from error
         outcome.warnings += [f"{name}: {warning.message}" for warning in caught]
-        merged, norm, norm_rounded = _round(base, update, dtype)
+        merged, norm, norm_rounded = _round(base, pieces, dtype)
         if not math.isfinite(norm_rounded):
             raise self._not_finite(name)
         outcome.tensors[name] = {"norm": norm, "norm_rounded": norm_rounded}
@@ -219,13 +225,13 @@ def _folders(shared: Shared | None) -> list[Weights]:
 
 
 def _round(
-    base: torch.Tensor, update: torch.Tensor, dtype: torch.dtype
+    base: torch.Tensor, pieces: Pieces, dtype: torch.dtype
 ) -> tuple[torch.Tensor, float, float]:
-    """Round base + update once.
+    """Round base + update once, chunk by chunk.
 
     Args:
         base: any shape and floating dtype.
-        update: the same shape, float32.
+        pieces: gives the update of a slice of the flat elements, float32.
         dtype: of the result.
 
     Returns:
@@ -233,14 +239,14 @@ def _round(
         rounded result.
     """
     merged = torch.empty(base.shape, dtype=dtype, device=base.device)
-    origin, delta, result = base.reshape(-1), update.reshape(-1), merged.view(-1)
+    origin, result = base.reshape(-1), merged.view(-1)
 
     def chunk(part: slice) -> tuple[float, float]:
-        start = origin[part].float()
-        sums = start + delta[part]
+        start, delta = origin[part].float(), pieces(part)
+        sums = start + delta
         result[part] = sums
         rounded = sums.copy_(result[part]).sub_(start)
-        return _square(delta[part]), _square(rounded)
+        return _square(delta), _square(rounded)
 
     squares = in_parallel(chunk, slices(base.numel()))
     norm, norm_rounded = (math.sqrt(math.fsum(column)) for column in zip(*squares, strict=True))

@@ -13,12 +13,13 @@ from importlib import import_module
 
 from wildmerge import WildmergeError
 
-from ._method import Look, Method, Parameter, arguments
+from ._method import Identity, Look, Method, Parameter, arguments
 from ._recipes import MERGEKIT, check, check_parameters, schema
 
 __all__ = [
     "MERGEKIT",
     "METHODS",
+    "Identity",
     "Look",
     "Method",
     "Parameter",

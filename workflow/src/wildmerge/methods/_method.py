@@ -24,6 +24,7 @@ class Parameter:
         maximum: the largest number allowed; None for no bound.
         below: a number that it must stay under; None for no bound.
         default: what it is where a recipe does not say; None if every recipe must say it.
+        whole: whether it is a whole number.
     """
 
     description: str
@@ -33,11 +34,12 @@ class Parameter:
     maximum: float | None = None
     below: float | None = None
     default: float | str | None = None
+    whole: bool = False
 
     @property
     def kind(self) -> Any:
-        """The type of its values: float, or a Literal of the choices."""
-        return Literal[self.choices] if self.choices else float
+        """The type of its values: float, int, or a Literal of the choices."""
+        return Literal[self.choices] if self.choices else int if self.whole else float
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -49,7 +51,8 @@ class Parameter:
             "exclusiveMaximum": self.below,
             "default": self.default,
         }
-        kind = {"enum": list(self.choices)} if self.choices else {"type": "number"}
+        number = {"type": "integer" if self.whole else "number"}
+        kind = {"enum": list(self.choices)} if self.choices else number
         stated = {key: value for key, value in bounds.items() if value is not None}
         return {"description": self.description, **kind, **stated}
 
@@ -69,6 +72,51 @@ class Look:
     marker: str
     dash: str = "-"
     hollow: bool = False
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which tensor it is, and of whom: what a choice among equal entries depends on.
+
+    Attributes:
+        tensor: its name.
+        digests: of each expert's weights, in the order of the experts.
+        bounds: of each expert, what `Method.bounds` found over the whole model; none where each
+            tensor is looked at by itself.
+    """
+
+    tensor: str
+    digests: Sequence[str]
+    bounds: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """An update that is made chunk by chunk, so that it need not be in memory as a whole.
+
+    Attributes:
+        prepare: the function of (base, experts, **parameters) that gives the update of a slice of
+            the flat elements: (k,) float32, new.
+    """
+
+    prepare: Callable[..., Callable[[slice], torch.Tensor]]
+
+    def __call__(
+        self, base: torch.Tensor, experts: Sequence[torch.Tensor], **parameters: Any
+    ) -> torch.Tensor:
+        """The whole update, float32, of the base's shape."""
+        import torch
+
+        from wildmerge.tensors import in_parallel, slices
+
+        piece = self.prepare(base, experts, **parameters)
+        result = torch.empty(base.numel(), device=base.device)
+
+        def chunk(part: slice) -> None:
+            result[part] = piece(part)
+
+        in_parallel(chunk, slices(base.numel()))
+        return result.view(base.shape)
 
 
 @dataclass(frozen=True)
@@ -99,7 +147,12 @@ class Method:
             differ in these alone share the update.
         unscaled: of (parameters, number of experts): the parameters of that shared update, and the
             number that makes it this one, to the bit. Given if and only if `scale` is.
-        once: whether every element of an expert is read just once, so that a `LazyTensor` will do.
+        once: whether every element of an expert is read just once. A `LazyTensor` will do in either
+            case; where elements are read again it saves memory at the cost of reading.
+        salted: whether it chooses among equal entries by a hash, and takes an `identity`.
+        bounds: of (tensors, digests, **parameters): what is known over the whole model before its
+            first tensor, a word an expert, or nothing; `tensors()` walks over each tensor's name,
+            base and experts.
         fewest: the fewest experts it is defined for.
         version: counts the changes of its code; raising it makes its merges again, where a study
             names the method itself (recipes of recipes.yaml have versions of their own).
@@ -122,6 +175,8 @@ class Method:
     scale: tuple[str, ...] = ()
     unscaled: Callable[[dict[str, Any], int], tuple[dict[str, Any], float]] | None = None
     once: bool = True
+    salted: bool = False
+    bounds: Callable[..., list[str]] | None = None
     fewest: int = 1
     version: int = 1
     mergekit: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -151,6 +206,7 @@ class Method:
         parameters: dict[str, Any],
         *,
         projection: bool,
+        identity: Identity | None = None,
     ) -> torch.Tensor:
         """The update of one tensor.
 
@@ -159,12 +215,38 @@ class Method:
             experts: the W_i, of the base's shape.
             parameters: the recipe's, by their names in recipes.yaml.
             projection: whether the tensor is an attention or MLP projection (`is_projection`).
+            identity: of the tensor and its experts, for a method that is `salted`.
 
         Returns:
             The update, float32, of the base's shape.
         """
-        function = self.update if projection or self.other is None else self.other
-        return function(base, experts, **arguments(parameters))
+        function = self._function(projection)
+        return function(base, experts, **self._arguments(parameters, identity))
+
+    def pieces(
+        self,
+        base: torch.Tensor,
+        experts: Sequence[torch.Tensor],
+        parameters: dict[str, Any],
+        *,
+        projection: bool,
+        identity: Identity | None = None,
+    ) -> Callable[[slice], torch.Tensor]:
+        """The update of one tensor as a function of a slice of its flat elements: (k,) float32.
+
+        Where the method allows it, no more than the slice is made. Arguments as of a call.
+        """
+        function, given = self._function(projection), self._arguments(parameters, identity)
+        if isinstance(function, Piecewise):
+            return function.prepare(base, experts, **given)
+        return function(base, experts, **given).reshape(-1).__getitem__
+
+    def _function(self, projection: bool) -> Callable[..., Any]:
+        return self.update if projection or self.other is None else self.other
+
+    def _arguments(self, parameters: dict[str, Any], identity: Identity | None) -> dict[str, Any]:
+        given = arguments(parameters)
+        return given | {"identity": identity} if self.salted else given
 
 
 def arguments(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,6 +264,11 @@ DENSITY = Parameter(
     "Share of each task vector's entries that trimming keeps, largest first; 0 to 1.",
     above=0,
     maximum=1,
+)
+SEED = Parameter(
+    "Seed of the choice among entries that are equally large; a whole number.",
+    default=0,
+    whole=True,
 )
 BETA = Parameter(
     "Threshold of Subspace Boosting, as a share of the sum of all singular values; 0 to 1.",

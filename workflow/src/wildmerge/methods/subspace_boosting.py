@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import task_arithmetic, ties
-from ._method import BETA, Look, Method
+from ._method import BETA, Look, Method, Piecewise
 
 if TYPE_CHECKING:
     import torch
@@ -66,15 +66,15 @@ def _on(plain: Method) -> Callable[..., torch.Tensor]:
     return update
 
 
-def _without(plain: Method) -> Callable[..., torch.Tensor]:
+def _without(pieces: Callable[..., Callable[[slice], torch.Tensor]]) -> Piecewise:
     """The plain method with the boosted one's parameters, for tensors that are no projections."""
 
-    def update(
+    def plain(
         base: torch.Tensor, experts: Sequence[torch.Tensor], *, beta: float, **parameters: Any
-    ) -> torch.Tensor:
-        return plain.update(base, experts, **parameters)
+    ) -> Callable[[slice], torch.Tensor]:
+        return pieces(base, experts, **parameters)
 
-    return update
+    return Piecewise(plain)
 
 
 REFERENCE = "Skorobogat et al., 2025, arXiv:2506.16506; Eq. 11"
@@ -83,7 +83,7 @@ TASK_ARITHMETIC_SB = Method(
     label="TA + SB",
     reference=REFERENCE,
     update=_on(task_arithmetic.METHOD),
-    other=_without(task_arithmetic.METHOD),
+    other=_without(task_arithmetic.pieces),
     from_sum=from_factors,
     family="subspace",
     parameters={**task_arithmetic.METHOD.parameters, "beta": BETA},
@@ -95,10 +95,12 @@ TIES_SB = Method(
     label="TIES + SB",
     reference=REFERENCE,
     update=_on(ties.METHOD),
-    other=_without(ties.METHOD),
+    other=_without(ties.pieces),
     family="subspace",
     parameters={**ties.METHOD.parameters, "beta": BETA},
     look=Look("#E69F00", "v", "--"),
     place=5,
     once=False,
+    salted=True,
+    bounds=ties.METHOD.bounds,
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._method import COMBINE, LAMBDA, Look, Method
+from ._method import COMBINE, LAMBDA, Look, Method, Piecewise
 
 if TYPE_CHECKING:
     import torch
 
 
-def update(
+def pieces(
     base: torch.Tensor, experts: Sequence[torch.Tensor], *, combine: str, lambda_: float
-) -> torch.Tensor:
+) -> Callable[[slice], torch.Tensor]:
     """λ ΔW_TA, the scaled sum (Eq. 2) or mean (Eq. 12) of the task vectors.
 
     Args:
@@ -23,32 +23,36 @@ def update(
         lambda_: the scale λ.
 
     Returns:
-        The update, float32, of the base's shape: W_merged = W_0 + update.
+        Of a slice of the flat elements the update, (k,) float32: W_merged = W_0 + update.
     """
     import torch
 
-    from wildmerge.tensors import delta, flat, in_parallel, slices
+    from wildmerge.tensors import delta, flat
 
     scale = scale_of(combine, lambda_, len(experts))
-    total = torch.empty(base.numel(), device=base.device)
     origin, *members = flat([base, *experts])
 
-    def chunk(part: slice) -> None:
-        start, sums = origin[part].float(), total[part].zero_()
-        vector = torch.empty_like(start)
+    def piece(part: slice) -> torch.Tensor:
+        start = origin[part].float()
+        sums, vector = torch.zeros_like(start), torch.empty_like(start)
         for member in members:
             sums.add_(delta(start, member[part], vector))
-        sums.mul_(scale)
+        return sums.mul_(scale)
 
-    in_parallel(chunk, slices(base.numel()))
-    return total.view(base.shape)
+    return piece
 
 
-def mean(
+update = Piecewise(pieces)
+
+
+def _mean(
     base: torch.Tensor, experts: Sequence[torch.Tensor], *, lambda_: float, **_: Any
-) -> torch.Tensor:
-    """λ times the mean of the task vectors: what the subspace methods do with other tensors."""
-    return update(base, experts, combine="mean", lambda_=lambda_)
+) -> Callable[[slice], torch.Tensor]:
+    return pieces(base, experts, combine="mean", lambda_=lambda_)
+
+
+# λ times the mean of the task vectors: what the subspace methods do with other tensors.
+mean = Piecewise(_mean)
 
 
 def unscaled(parameters: dict[str, Any], experts: int) -> tuple[dict[str, Any], float]:

@@ -106,7 +106,8 @@ def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> Table:
         p = None if math.isnan(r.p_holm) else f"{r.p_holm:.2g}"
         lines.append(
             [
-                base, looks.label(r.recipe), int(r.models),
+                base, looks.label(r.recipe),
+                f"{r.models:.0f}" + (f" of {r.planned:.0f}" if r.models < r.planned else ""),
                 signed(r.gain), interval(r.questions_low, r.questions_high),
                 interval(r.draws_low, r.draws_high), p, verdict(r.verdict), percent(r.share),
                 f"{percent(r.share_above)} / {percent(r.share_below)}",

@@ -30,6 +30,7 @@ COLUMNS = {
     "norm": "L2 norm of the merged update before rounding to 16 bits",
     "norm_rounded": "the same after rounding",
     "diverged": "tasks on which its log-likelihoods overflow, all counted wrong, separated by `;`",
+    "left_out": "why the row has no numbers: it is missing, or its subset lacks other methods",
     "merge_seconds": "seconds that the merge took",
     "evaluate_seconds": "seconds that the evaluation took",
     "reference": "`base`, or `best`: the best single checkpoint, chosen on one half of the "
@@ -43,6 +44,7 @@ COLUMNS = {
     "p_holm": "corrected by Holm for all merges (comparisons.csv) or rows (answers.csv)",
     "verdict": "`above`, `below` or `not told apart` at 5 % after correction",
     "models": "number of models in the row",
+    "planned": "number of models that the study planned there",
     "share": "share of them with a gain above zero, percent",
     "share_low": "95 % interval of the share over draws, percent",
     "share_high": "its upper end",

@@ -35,24 +35,29 @@ def success(merges: pd.DataFrame, gain: str, looks: Looks) -> pd.DataFrame:
 
     Returns:
         Columns base, suite, recipe, n, combinations (models with a score), share (percent of them
-        above zero), gain (points); n = 1 holds the single checkpoints for every recipe, and the
-        rows of base `average` are plain means over bases, as in the paper. Cells without any score
-        are absent. Recipes of no method in the paper come last, by name.
+        above zero), gain (points), planned (models that the study planned); n = 1 holds the single
+        checkpoints for every recipe, and the rows of base `average` are plain means over bases, as
+        in the paper, and absent where a base has no score. Recipes of no method in the paper come
+        last, by name.
     """
-    merges = merges.dropna(subset=gain)
     single = merges[(merges["n"] == 1) & (merges["recipe"] == "identity")]
     merged = merges[merges["recipe"] != "identity"]
     recipes = merged["recipe"].unique()
     rows = pd.concat([merged, *(single.assign(recipe=recipe) for recipe in recipes)])
     cells = rows.groupby(KEYS, sort=False)[gain].agg(
-        combinations="size", share=lambda gains: 100 * (gains > 0).mean(), gain="mean"
+        combinations="count",
+        share=lambda gains: 100 * (gains.dropna() > 0).mean(),
+        gain="mean",
+        planned="size",
     )
     cells = cells.reset_index()
+    # A base without a reference has no cells at all.
+    cells = cells[cells.groupby(["base", "suite"])["combinations"].transform("max") > 0]
     if cells["base"].nunique() > 1:
         means = cells.groupby(KEYS[1:], sort=False)
         # An average over fewer bases than there are would compare unlike things.
-        full = means["base"].nunique() == cells["base"].nunique()
-        average = means[["combinations", "share", "gain"]].mean()[full].reset_index()
+        full = means["gain"].count() == cells["base"].nunique()
+        average = means[["combinations", "share", "gain", "planned"]].mean()[full].reset_index()
         cells = pd.concat([cells, average.assign(base=AVERAGE)], ignore_index=True)
     recipes = sorted(cells["recipe"].unique(), key=lambda recipe: (looks.rank(recipe), recipe))
     rank = {recipe: i for i, recipe in enumerate(recipes)}
@@ -87,6 +92,13 @@ def beside_published(cells: pd.DataFrame, published: Iterable[pd.DataFrame]) -> 
 def cell(share: float, gain: float) -> str:
     """A cell as the paper prints it, `80 / +0.39`; a missing one is a dash."""
     return MISSING if pd.isna(gain) else f"{share:.0f} / {signed(gain)}"
+
+
+def counted(row: Any) -> str:
+    """How many of the planned models a cell rests on, ` (9 of 15)`, where any is missing."""
+    if not row.combinations < row.planned:
+        return ""
+    return f" ({row.combinations:.3g} of {row.planned:.3g})"
 
 
 def published(row: Any) -> tuple[str, ...]:
@@ -130,7 +142,7 @@ def layout(
         name = f"{name}, {suite}" if suites > 1 else name
         for recipe in looks.order(block["recipe"]):
             line = block[block["recipe"] == recipe].set_index("n").reindex(sizes)
-            texts = [(cell(r.share, r.gain), *small(r)) for r in line.itertuples()]
+            texts = [(cell(r.share, r.gain) + counted(r), *small(r)) for r in line.itertuples()]
             rows.append((name, looks.label(recipe), accuracy, texts))
     return header, rows
 

@@ -16,6 +16,7 @@ from wildmerge.study import declaration
 from .answers import answer_table, sentences
 from .dictionary import dictionary
 from .looks import Looks, Recipes
+from .missing import missing
 from .sections import checkpoints, cost, every_merge, provenance
 from .templates import listed, render
 
@@ -53,6 +54,7 @@ def build_page(
     merges, comparisons = frames["merges"], frames["comparisons"]
     read = [read_json(path) for path in verdicts]
     by_model = {(verdict["base"], verdict["model"]): verdict for verdict in read}
+    plan = [row for row in plan if not row.get("missing")]
     scores = [read_json(row["scores"]) for row in plan if Path(row["scores"]).exists()]
     paths = dict.fromkeys(row["summary"] for row in plan if row["summary"])
     summaries = [read_json(path) for path in paths if Path(path).exists()]
@@ -60,6 +62,7 @@ def build_page(
     others = [_picture(path) for path in figures if path not in first]
     parts = {
         "Answers": _answers(frames, first, looks),
+        "Missing": missing(study, merges),
         "Figures": render("figures", figures=others) if others else "",
         "Tables": render("tables", tables=[_table(path) for path in tables]) if tables else "",
         "All merges": every_merge(name, merges, comparisons, looks),
@@ -110,12 +113,14 @@ def _counts(frames: Mapping[str, pd.DataFrame]) -> dict[str, object]:
     merges = frames["merges"]
     measured = merges.dropna(subset="accuracy")
     merged = measured["recipe"] != "identity"
+    planned = (merges["recipe"] != "identity").sum()
     return {
         "merges": merged.sum(),
         "checkpoints": ((measured["n"] == 1) & ~merged).sum(),
         "bases": (measured["subset"] == "base").sum(),
         "asked": _asked(frames["scores"]),
-        "missing": len(merges) - len(measured),
+        "planned": planned,
+        "missing": (merges["left_out"] != "").any(),
     }
 
 

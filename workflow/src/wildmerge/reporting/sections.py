@@ -37,7 +37,8 @@ def cost(
         ],
         columns=["recipe", "peak_memory_bytes", "bytes_written"],
     )
-    once = merges.drop_duplicates(["base", "subset", "recipe"])  # a merge serves all suites
+    made = merges[merges["evaluate_seconds"].notna()]
+    once = made.drop_duplicates(["base", "subset", "recipe"])  # a merge serves all suites
     for recipe in [*looks.order(merges["recipe"]), "identity"]:
         own, all_suites = once[once["recipe"] == recipe], merges[merges["recipe"] == recipe]
         peak = peaks.loc[peaks["recipe"] == recipe, "peak_memory_bytes"].max()
@@ -60,7 +61,7 @@ def cost(
         "cost",
         merges=(once["recipe"] != "identity").sum(),
         merge_seconds=merge,
-        evaluations=merges["accuracy"].notna().sum(),
+        evaluations=len(made),
         evaluate_seconds=evaluate,
         written=peaks["bytes_written"].sum() / 1e9,
         table=Table(header, lines),
@@ -192,7 +193,7 @@ def every_merge(name: str, merges: pd.DataFrame, comparisons: pd.DataFrame, look
             None if math.isnan(r.accuracy) else f"{100 * r.accuracy:.2f}",
             signed(r.gain), interval(r.low, r.high),
             f"diverged on {r.diverged.replace(';', ', ')}" if getattr(r, "diverged", "")
-            else "not measured" if math.isnan(r.accuracy)
+            else r.left_out if math.isnan(r.accuracy)
             else verdict(r.verdict) if isinstance(r.verdict, str) else None,
             None if math.isnan(r.norm) else f"{r.norm:.4g}",
             _code(paths.kept(name, r.base, r.subset, r.recipe)),

@@ -1,16 +1,19 @@
 """What a study will cost: from a dry run, measured times where there are any, stated assumptions.
 
-Everything here is pure, apart from the benchmark files that it reads.
+Jobs ask for their time by it. Everything is pure, apart from the benchmark files that it reads.
 """
 
 import csv
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from wildmerge.methods import METHODS
+from wildmerge.study import BASE, sheets
 
 # One constant a line, so that a site can put its own; GPU figures are those of one H100.
 FLOPS = 320e12 * 0.4  # floating-point operations a second, of the peak two fifths
@@ -23,6 +26,8 @@ FACTORISING = 20  # s a GB of one checkpoint, for methods that factorise; others
 TOKENS = {"paper": {"shared-prefix": 7.3e6, "hf": 36.5e6}}
 OTHER_TOKENS = 1e6
 LIGHT = 5  # s, rules that handle no weights
+# What a job asks for at first: so many times as long as it should take, and minutes more.
+MARGIN, SPARE = 3, 5
 SIZED = ("download", "merge")  # rules whose outputs are checkpoints
 SHARED = ("factorize", "factorize_sum", "update")  # rules whose outputs several merges read
 
@@ -81,13 +86,20 @@ def _seconds(path: Path) -> list[float]:
         return [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
 
 
-def read_benchmarks(folder: Path) -> dict[tuple[str, str], float]:
-    """Median seconds by (rule, base) of the runs below `folder`/{rule}/{base}/."""
+def read_benchmarks(
+    folder: Path, of: Callable[[list[float]], float] = median
+) -> dict[tuple[str, str], float]:
+    """Seconds by (rule, base) of the runs below `folder`/{rule}/{base}/.
+
+    Args:
+        folder: of Snakemake's benchmark files.
+        of: which of them, such as `median` or `max`.
+    """
     runs: dict[tuple[str, str], list[float]] = {}
     for path in sorted(Path(folder).glob("*/*/**/*.tsv")):
         rule, base = path.relative_to(folder).parts[:2]
         runs.setdefault((rule, base), []).extend(_seconds(path))
-    return {key: median(seconds) for key, seconds in runs.items()}
+    return {key: of(seconds) for key, seconds in runs.items()}
 
 
 def spent(folder: Path, bases: Iterable[str]) -> dict[str, tuple[int, float]]:
@@ -139,35 +151,77 @@ def assumed_seconds(job: Job, gb: float, members: int, method: str, backend: str
     return LIGHT
 
 
-def estimate(
-    jobs: Iterable[Job],
-    gb: dict[str, float],
-    members: dict[tuple[str, str], tuple[str, ...]],
-    methods: dict[str, str],
-    backend: str,
-    measured: dict[tuple[str, str], float],
-) -> list[CostRow]:
-    """Add up what the jobs cost, by rule, in the order in which rules first appear.
+@dataclass(frozen=True)
+class Times:
+    """How long the jobs of a project take: as measured, where they were, else as assumed.
 
-    Args:
-        jobs: the jobs.
+    Attributes:
         gb: base -> GB of one checkpoint in 16 bits.
         members: (base, subset) -> the checkpoints in it.
         methods: recipe -> its merge method.
-        backend: what scores the questions.
+        backend: what scores the questions, `hf` or `shared-prefix`.
         measured: (rule, base) -> seconds, as `read_benchmarks` gives them.
     """
+
+    gb: Mapping[str, float]
+    members: Mapping[tuple[str, str], tuple[str, ...]]
+    methods: Mapping[str, str]
+    backend: str
+    measured: Mapping[tuple[str, str], float]
+
+    def is_measured(self, job: Job) -> bool:
+        """Whether a job's time is a measured one."""
+        return (job.rule, job.wildcards.get("base", "")) in self.measured
+
+    def seconds(self, job: Job) -> float:
+        """How long a job takes."""
+        base, subset = job.wildcards.get("base", ""), job.wildcards.get("subset", "")
+        if self.is_measured(job):
+            return self.measured[job.rule, base]
+        count = len(self.members.get((base, subset), ()))
+        method = self.methods.get(job.wildcards.get("recipe", ""), "")
+        return assumed_seconds(job, self.gb.get(base, 0.0), count, method, self.backend)
+
+    def asked(self, rule: str) -> Callable[[Any, int], int]:
+        """The minutes that jobs of a rule ask for, as a resource of Snakemake's.
+
+        Three times as long as the job should take and five minutes; a later attempt asks for as
+        much again.
+        """
+
+        def minutes(wildcards: Any, attempt: int) -> int:
+            seconds = self.seconds(Job(rule, dict(wildcards.items())))
+            return attempt * math.ceil(SPARE + MARGIN * seconds / 60)
+
+        return minutes
+
+
+def times(project: sheets.Sheets, backend: str, of: Callable[[list[float]], float] | None) -> Times:
+    """The times of a project's jobs.
+
+    Args:
+        project: its config/.
+        backend: what scores the questions, `hf` or `shared-prefix`.
+        of: which of the measured times in the working folder count, see `read_benchmarks`; None
+            for none.
+    """
+    return Times(
+        {base: float(row["gb"]) for (base, model), row in project.models.items() if model == BASE},
+        project.members,
+        {name: recipe["merge_method"] for name, recipe in project.recipes.items()},
+        backend,
+        read_benchmarks(Path("benchmarks"), of) if of else {},
+    )
+
+
+def estimate(jobs: Iterable[Job], times: Times) -> list[CostRow]:
+    """Add up what the jobs cost, by rule, in the order in which rules first appear."""
     rows: dict[str, CostRow] = {}
     for job in jobs:
         row = rows.setdefault(job.rule, CostRow(job.rule))
-        base, subset = job.wildcards.get("base", ""), job.wildcards.get("subset", "")
-        seconds = measured.get((job.rule, base))
+        seconds = times.seconds(job)
         row.jobs += 1
-        row.measured += seconds is not None
-        if seconds is None:
-            count = len(members.get((base, subset), ()))
-            method = methods.get(job.wildcards.get("recipe", ""), "")
-            seconds = assumed_seconds(job, gb.get(base, 0.0), count, method, backend)
+        row.measured += times.is_measured(job)
         row.seconds += seconds
         row.gpu_hours += seconds * job.resources.get("gpu", 0) / 3600
         row.cpu_hours += seconds * job.threads / 3600
@@ -175,7 +229,7 @@ def estimate(
 
 
 def render(
-    study: str, rows: list[CostRow], jobs: list[Job], gb: dict[str, float], limit: float
+    study: str, rows: list[CostRow], jobs: list[Job], gb: Mapping[str, float], limit: float
 ) -> str:
     """The plan as text: a table by rule, disk, downloads, and what rests on assumptions.
 

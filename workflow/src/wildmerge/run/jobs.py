@@ -1,4 +1,4 @@
-"""What every job does around its work: a log, a readable message, its share of the cores."""
+"""What every job does around its work: a log, a readable message, its share of cores and GPUs."""
 
 import os
 import sys
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from wildmerge import WildmergeError, use_huge_pages
+
+from .devices import VISIBLE, device, require_seen
 
 
 class _Tee:
@@ -31,7 +33,9 @@ class _Tee:
 
 
 @contextmanager
-def job(log: str, what: str, threads: int | None = None, portable: bool = False) -> Iterator[None]:
+def job(
+    log: str, what: str, threads: int | None = None, gpus: int = 0, portable: bool = False
+) -> Iterator[None]:
     """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
 
     A WildmergeError is shown as one paragraph and ends the process with code 1; anything else keeps
@@ -41,6 +45,8 @@ def job(log: str, what: str, threads: int | None = None, portable: bool = False)
         log: path of the job's log, whose folder is made.
         what: the job in words, such as "merge smollm2-135m/n02-01/ties": the message begins so.
         threads: CPU threads for torch, where the job uses it.
+        gpus: how many GPUs the job asks for. It holds one for itself where there are any; without,
+            CUDA shows it none.
         portable: compute the same bits on every x86-64 processor, which is slower: MKL's code path
             for all makers, torch's own loops in AVX2. One thread, and no bfloat16 products, which
             oneDNN computes by what the processor has.
@@ -57,7 +63,12 @@ def job(log: str, what: str, threads: int | None = None, portable: bool = False)
                 import torch
 
                 torch.set_num_threads(threads)
-            yield
+            with device(gpus) as held:
+                if held and os.environ.get("WILDMERGE_DEVICE") == "cpu":
+                    os.environ[VISIBLE] = ""
+                elif held:
+                    require_seen(held)
+                yield
         except WildmergeError as error:
             print(f"\n{what}: {error}\nLog: {os.path.abspath(log)}", flush=True)
             sys.exit(1)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wildmerge import WildmergeError
-from wildmerge.methods import METHODS
 
 from . import catalogue, paths
+from .missing import missing_checkpoints
 from .plan import BASE, IDENTITY, Evaluation, pool
 from .sharing import Sharing
 from .sheets import Sheets
@@ -64,11 +64,6 @@ class Needs:
                 "a study."
             ) from None
         return {key: value for key, value in entry.items() if key != "label"}
-
-    def needs_gpu(self, recipe: str) -> bool:
-        """Whether a recipe's arithmetic is worth a GPU; mergekit's own methods get one."""
-        method = METHODS.get(self.recipe(recipe)["merge_method"])
-        return method is None or method.gpu
 
     def gb(self, base: str) -> float:
         """GB of one checkpoint of a base in 16 bits."""
@@ -152,7 +147,10 @@ class Needs:
         return self.sheets.studies[name]
 
     def planned(self, study: str) -> list[dict[str, Any]]:
-        """One dict an evaluation of a study: what it is, and the files that hold its outcome."""
+        """One dict an evaluation of a study: what it is, and the files that hold its outcome.
+
+        Those that are missing are among them: `missing` says why.
+        """
         checkpoints = self.study_checkpoints(study)
         return [
             {
@@ -161,13 +159,15 @@ class Needs:
                 "n": e.n,
                 "draw": e.draw,
                 "members": list(e.members),
-                # How many checkpoints it was drawn from.
+                # How many checkpoints it was drawn from: those that are missing are in no draw
+                # that counts.
                 "pool": len(checkpoints[e.base]),
                 "recipe": e.recipe,
                 "suite": e.suite,
                 "scores": paths.scores(e.base, e.subset, e.recipe, e.suite),
                 "items": paths.items(e.base, e.subset, e.recipe, e.suite),
                 "summary": paths.summary(e.base, e.subset, e.recipe) if e.is_merge else None,
+                "missing": e.missing,
             }
             for e in self.sheets.evaluations[study]
         ]
@@ -175,7 +175,7 @@ class Needs:
     def outcomes(
         self, study: str, kind: str, model: tuple[str, str, str] | None = None
     ) -> list[str]:
-        """The files of one kind that a study's evaluations leave.
+        """The files of one kind that a study's evaluations leave, but for what is missing.
 
         Args:
             study: its name.
@@ -186,7 +186,9 @@ class Needs:
             dict.fromkeys(
                 row[kind]
                 for row in self.planned(study)
-                if row[kind] and model in (None, (row["base"], row["subset"], row["recipe"]))
+                if row[kind]
+                and not row["missing"]
+                and model in (None, (row["base"], row["subset"], row["recipe"]))
             )
         )
 
@@ -205,9 +207,13 @@ class Needs:
         return [model for b, model in self.sheets.models if b == base and model in chosen]
 
     def study_checkpoints(self, study: str) -> dict[str, list[str]]:
-        """The checkpoints that a study draws from, by base, in the sheet's order."""
+        """The checkpoints that a study has, by base, in the sheet's order; no missing ones."""
         entry, rows = self.study(study), list(self.sheets.models.values())
-        return {base: list(pool(entry, rows, base, study)) for base in entry["bases"]}
+        found = {}
+        for base in entry["bases"]:
+            gone = missing_checkpoints(entry, base)
+            found[base] = [m for m in pool(entry, rows, base, study) if m not in gone]
+        return found
 
     def study_models(self, study: str) -> list[dict[str, str]]:
         """The rows of models.tsv that a study is about, bases first."""
@@ -262,4 +268,5 @@ class Needs:
         return studies
 
     def _merges(self, study: str) -> list[Evaluation]:
-        return [e for e in self.sheets.evaluations[study] if e.is_merge]
+        """The merges of a study, but for the missing ones."""
+        return [e for e in self.sheets.evaluations[study] if e.is_merge and not e.missing]

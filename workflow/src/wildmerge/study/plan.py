@@ -5,9 +5,10 @@ Everything here is pure and needs the standard library alone.
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import comb
+from typing import Any
 
 from wildmerge import WildmergeError
 
@@ -21,7 +22,8 @@ class Evaluation:
 
     `subset` is `base`, the name of a checkpoint, a draw such as `n04-07`, or a named group;
     `n` counts its members (0 for the base), `draw` counts the draws of one size from 1 (0 where
-    nothing was drawn), `recipe` is `identity` where nothing was merged.
+    nothing was drawn), `recipe` is `identity` where nothing was merged. `missing` says why the
+    study goes on without it, "" where it does not.
     """
 
     base: str
@@ -31,6 +33,7 @@ class Evaluation:
     members: tuple[str, ...]
     recipe: str
     suite: str
+    missing: str = ""
 
     @property
     def is_merge(self) -> bool:
@@ -46,16 +49,35 @@ def draws(members: Iterable[str], n: int, count: int, seed: int) -> list[tuple[s
     come, and nested: more draws keep the earlier ones. Where fewer than `count` subsets exist,
     all of them are returned.
     """
+    return list(draws_without((), members, n, count, seed))
+
+
+def draws_without(
+    without: Collection[str], members: Iterable[str], n: int, count: int, seed: int
+) -> dict[tuple[str, ...], int]:
+    """Draw as `draws` does, but without some of the members.
+
+    The others keep their ranks, so that a try that took none of those left out gives the same
+    subset again.
+
+    Returns:
+        Each subset with its number, from 1, among the draws of all members; 0 where it is none of
+        them.
+    """
     members = sorted(members)
-    count = min(count, comb(len(members), n))
-    subsets: dict[tuple[str, ...], None] = {}
+    count = min(count, comb(len(set(members) - set(without)), n))
+    numbers: dict[tuple[str, ...], int] = {}  # of the draws of all members
+    subsets: dict[tuple[str, ...], int] = {}
     attempts = itertools.count()
     while len(subsets) < count:
         attempt = next(attempts)
         ranks = {m: hashlib.sha256(f"{seed}/{n}/{attempt}/{m}".encode()).digest() for m in members}
         ranked = sorted(members, key=ranks.__getitem__)
-        subsets[tuple(sorted(ranked[:n]))] = None
-    return list(subsets)
+        every = tuple(sorted(ranked[:n]))
+        numbers.setdefault(every, len(numbers) + 1)
+        subset = tuple(sorted([m for m in ranked if m not in without][:n]))
+        subsets.setdefault(subset, numbers[subset] if subset == every else 0)
+    return subsets
 
 
 def sweep_name(recipe: str, changed: dict) -> str:
@@ -114,6 +136,18 @@ def study_recipes(study: dict, recipes: dict[str, dict], where: str) -> dict[str
 
 def pool(study: dict, models: list[dict], base: str, where: str) -> dict[str, dict]:
     """The checkpoints of a base that a study draws from: name -> row, in the sheet's order."""
+    found, without = _listed(study, models, base, where), left_out(study, base)
+    return {name: row for name, row in found.items() if name not in without}
+
+
+def left_out(study: Mapping[str, Any], base: str) -> list[str]:
+    """The checkpoints of a base that a study says it draws without."""
+    entries = (entry.split("/") for entry in study.get("without", []))
+    return [name for of, name in entries if of == base]
+
+
+def _listed(study: dict, models: list[dict], base: str, where: str) -> dict[str, dict]:
+    """The checkpoints that a study's `pool` or `models` gives, those of `without` among them."""
     rows = {row["model"]: row for row in models if row["base"] == base}
     if BASE not in rows:
         known = ", ".join(row["base"] for row in models if row["model"] == BASE)
@@ -147,9 +181,13 @@ def _prefix(study: dict) -> str:
     if "prefix" in study:
         return str(study["prefix"])
     if "models" in study:
-        listed = "/".join(sorted(study["models"]))
-        return f"m{hashlib.sha256(listed.encode()).hexdigest()[:6]}-"
+        return f"m{_six_digits(study['models'])}-"
     return "" if study["pool"] == "wild" else f"{study['pool']}-"
+
+
+def _six_digits(names: Iterable[str]) -> str:
+    """Six digits that stand for some checkpoints, in whatever order."""
+    return hashlib.sha256("/".join(sorted(names)).encode()).hexdigest()[:6]
 
 
 def subsets(
@@ -159,19 +197,26 @@ def subsets(
 
     A draw's name carries what differs from pool `wild` and seed 0, so that one name never
     means two things; what a list of `models` has in the place of a pool's name is the same for
-    every study with that list.
+    every study with that list. A study that draws without some checkpoints shares the draws that
+    never held them, names and all; its others begin with `w` and six digits that stand for what
+    is left out, and sizes that are too large without them are not drawn.
     """
     seed = study.get("seed", 0)
     prefix = _prefix(study) + (f"s{seed}-" if seed else "")
+    without = left_out(study, base)
+    again = f"w{_six_digits(without)}-" if without else ""
+    every = [*checkpoints, *without]
     for n in study.get("sizes", []):
-        if n > len(checkpoints):
+        if n > len(every):
             raise WildmergeError(
-                f"{where}: sizes up to {len(checkpoints)} were expected, since so many "
+                f"{where}: sizes up to {len(every)} were expected, since so many "
                 f"checkpoints of {base} are in the pool; found {n}. Drop that size or add "
                 "checkpoints to config/models.tsv."
             )
-        for i, members in enumerate(draws(checkpoints, n, study["draws"], seed), start=1):
-            yield f"{prefix}n{n:02d}-{i:02d}", i, members
+        drawn = draws_without(without, every, n, study["draws"], seed)
+        for i, (members, number) in enumerate(drawn.items(), start=1):
+            name = f"{prefix}n{n:02d}-{number or i:02d}"
+            yield name if number else again + name, i, members
     for name, group in study.get("groups", {}).items():
         members = tuple(
             sorted(m for m, row in checkpoints.items() if row["domain"] in group["domains"])
@@ -192,6 +237,15 @@ def plan(study: dict, models: list[dict], recipes: dict[str, dict], where: str) 
     `recipes`, config/recipes.yaml; `where`, the study's name for messages. All recipes share the
     same subsets. Raises WildmergeError for names that do not exist and sizes that cannot be.
     """
+    for entry in study.get("without", []):
+        base, name = entry.split("/")
+        known = _listed(study, models, base, where) if base in study["bases"] else {}
+        if name not in known:
+            has = f"Of {base} it has" if known else "Its bases are"
+            raise WildmergeError(
+                f"{where}, without: a checkpoint that the study would draw from was expected, "
+                f"found {entry}. {has} {', '.join(known or study['bases'])}. Correct the name."
+            )
     chosen = study_recipes(study, recipes, where)
     suites = study.get("suites", [])
     rows = []

@@ -12,6 +12,7 @@ from wildmerge import WildmergeError, methods
 from wildmerge.home import home
 from wildmerge.sources import LOCK, apply_lock, check_source, locked_files, read_lock
 from wildmerge.study import catalogue
+from wildmerge.study.missing import mark_missing
 from wildmerge.study.plan import BASE, Evaluation, plan, pool, study_recipes
 from wildmerge.validation import read_text, read_yaml, validate
 
@@ -115,7 +116,8 @@ def read_models(path: Path, schema: dict) -> list[dict]:
 class Sheets:
     """All of config/, checked, and what follows from it for every study together.
 
-    `evaluations`: study -> its rows; `members`: (base, subset) -> the checkpoints in it;
+    `evaluations`: study -> its rows, those that are missing marked;
+    `members`: (base, subset) -> the checkpoints in it;
     `recipes`: every recipe that any study merges by, the points of sweeps among them;
     `study_recipes`: study -> its recipes as `plan.study_recipes` gives them;
     `models`: (base, model) -> row, its revision filled from the lock; `lock`: repository -> its
@@ -191,7 +193,8 @@ def load(config: Path, schemas: Path) -> Sheets:
             for drawn in study[kind]:
                 catalogue.declaration(kind, drawn, str(path))
         studies[name] = study
-        evaluations[name] = plan(study, rows, recipes, str(path))
+        planned = plan(study, rows, recipes, str(path))
+        evaluations[name] = mark_missing(planned, study, str(path))
         if study.get("duplicates") == "refuse":
             _check_duplicates(study, rows, lock, str(path))
         chosen[name] = study_recipes(study, recipes, str(path))

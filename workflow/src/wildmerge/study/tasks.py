@@ -17,6 +17,9 @@ import yaml
 
 from wildmerge import WildmergeError
 
+from .kinds import check_metric
+from .questions import BITS, check_file, is_parsed
+
 _NAMED = re.compile(r"""^["']?(?:task|group)["']?\s*:[ \t]*["']?([\w.-]+)["']?\s*(?:#.*)?$""", re.M)
 _TAGS = re.compile(r"""^["']?tag["']?\s*:(.*(?:\n[ \t]*-.*)*)""", re.M)
 
@@ -116,15 +119,16 @@ def _installed() -> TaskFiles | None:
 
 
 def check_tasks(suites: Mapping[str, dict[str, Any]], where: str) -> None:
-    """Hold suites against lm-eval's task files, before any question is brought.
+    """Hold suites against lm-eval's task files and one's own, before any question is brought.
 
     Args:
         suites: config/suites.yaml.
         where: its path, for messages.
 
     Raises:
-        WildmergeError: lm-eval has no such task, or few-shot examples would be taken from the
-            questions that are asked.
+        WildmergeError: lm-eval has no such task, the task can't be scored by its metric, few-shot
+            examples would be taken from the questions that are asked, or a file of one's own is
+            missing or lacks a column.
     """
     files = _installed()
     if files is None:
@@ -132,20 +136,52 @@ def check_tasks(suites: Mapping[str, dict[str, Any]], where: str) -> None:
     for suite, spec in suites.items():
         for task, wanted in spec["tasks"].items():
             place = f"{where}, suite {suite}, task {task}"
+            if "file" in wanted:
+                _check_own(files, wanted, place)
+                continue
             names = wanted.get("members") or [task]
             for name in names:
-                if not files.declaring(name):
-                    near = difflib.get_close_matches(name, files.all, 3)
-                    known = f" Near it are {', '.join(near)}." if near else ""
-                    raise WildmergeError(
-                        f"{place}: a task, group or tag of lm-eval {version('lm_eval')} was "
-                        f"expected, found {name!r}.{known} Correct the name; `lm_eval ls tasks` "
-                        "lists what there is."
-                    )
-            if wanted["num_fewshot"]:
-                leaves = (leaf for name in names for leaf in files.leaves(name))
-                for leaf, settings in leaves:
-                    _check_examples(leaf, settings, wanted, place)
+                _check_name(files, name, place)
+                for leaf, settings in files.leaves(name):
+                    check_metric(leaf, settings, wanted["metric"], place)
+                    if wanted["num_fewshot"]:
+                        _check_examples(leaf, settings, wanted, place)
+
+
+def _check_name(files: TaskFiles, name: str, place: str) -> None:
+    """Refuse what lm-eval has no task, group or tag for."""
+    if not files.declaring(name):
+        near = difflib.get_close_matches(name, files.all, 3)
+        known = f" Near it are {', '.join(near)}." if near else ""
+        raise WildmergeError(
+            f"{place}: a task, group or tag of lm-eval {version('lm_eval')} was expected, found "
+            f"{name!r}.{known} Correct the name; `lm_eval ls tasks` lists what there is."
+        )
+
+
+def _check_own(files: TaskFiles, wanted: Mapping[str, Any], place: str) -> None:
+    """Look at a task that is a file of one's own: the file, its template and its metric."""
+    check_file(wanted, place)
+    template = wanted.get("template")
+    if isinstance(template, str):
+        _check_name(files, template, place)
+        found = list(files.leaves(template))
+        if [leaf for leaf, _ in found] != [template]:
+            raise WildmergeError(
+                f"{place}: one task of lm-eval was expected as the template, found {template!r}, "
+                f"which stands for {len(found)}. Name one of them."
+            )
+        check_metric(template, found[0][1], wanted["metric"], place)
+    if wanted.get("num_fewshot") and "examples" not in wanted:
+        raise WildmergeError(
+            f"{place}: a file of `examples` was expected, out of which {wanted['num_fewshot']} "
+            "precede each question, found none. Name one, or drop num_fewshot."
+        )
+    if (wanted["metric"] == BITS) and not is_parsed(wanted):
+        raise WildmergeError(
+            f"{place}: a text without a template was expected for {BITS}, found {template!r}. "
+            "Drop `template`."
+        )
 
 
 def _check_examples(
