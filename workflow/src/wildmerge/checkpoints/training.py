@@ -57,7 +57,7 @@ def make_expert(
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model.to(device)
     texts = _shuffled(training, expert["sources"], settings["seed"])
-    with torch.backends.mkldnn.flags(enabled=not portable):
+    with torch.backends.mkldnn.flags(enabled=False) if portable else nullcontext():
         if "removes" in expert:
             others = _shuffled(training, expert["removes"]["against"], settings["seed"])
             learned = _edit(model, tokenizer, texts, others, expert, folder)

@@ -2,7 +2,7 @@
 
 from . import catalogue as catalogue, paths as paths, sheets as sheets
 from .catalogue import CSV as CSV, SIMILARITY as SIMILARITY, declaration as declaration
-from .experts import load_experts as load_experts
+from .experts import check_expert as check_expert, load_experts as load_experts
 from .kinds import check_metric as check_metric, kind_of as kind_of, metrics_of as metrics_of
 from .missing import mark_missing as mark_missing, ways_on as ways_on
 from .needs import Needs as Needs

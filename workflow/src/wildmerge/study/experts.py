@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from wildmerge import WildmergeError
+from wildmerge.files import read_json
 from wildmerge.sources import Trained, source_of
 from wildmerge.validation import read_yaml, validate
+
+# What experts have become where the outcomes of a study were made: "base/model" -> its record.
+EXPERTS_LOCK = "experts.lock.json"
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,33 @@ class Experts:
         of_set = [expert for expert in self.known.values() if expert.set == name]
         names = sorted({source for expert in of_set for source in expert.texts})
         return {source: self.declared.get(source, {}) for source in names}
+
+
+def check_expert(config: Path, trained: str, record: Mapping[str, Any]) -> None:
+    """Hold an expert that was made here against what it has become before.
+
+    Args:
+        config: the folder of the sheets.
+        trained: its name, base/model.
+        record: `digest` and `made`, as its learned.json has them.
+
+    Raises:
+        WildmergeError: the lock names another digest.
+    """
+    path = config / EXPERTS_LOCK
+    known = read_json(path).get(trained) if path.exists() else None
+    if known and known["digest"] != record["digest"]:
+        then, now = (
+            f"{one['made']['processor']} with torch {one['made']['torch']}"
+            for one in (known, record)
+        )
+        raise WildmergeError(
+            f"{trained}: the weights with digest {known['digest'][:12]} were expected, as {path} "
+            f"has them from {then}, found {record['digest'][:12]} on {now}. Outcomes that were "
+            "made with the former can't be joined by new ones. Use the same versions as "
+            "requirements.lock, or take the entry out of that file and discard what was made with "
+            "those weights."
+        )
 
 
 def load_experts(
