@@ -32,6 +32,10 @@ onstart:
     refuse_missing()
 
 
+onerror:
+    logger.error(summary(log))
+
+
 rule all:
     input:
         [
@@ -82,7 +86,7 @@ rule download:
         runtime=by_size(30, 10),
     params:
         repo=lambda w: NEEDS.row(w.base, w.model)["repo"],
-        revision=revision,
+        revision=lambda w: present(w.base, w.model),
         files=lambda w: locked_files(NEEDS.row(w.base, w.model), SHEETS.lock),
         pickles=lambda w: takes_pickles(NEEDS.row(w.base, w.model)),
         base=lambda w: None if w.model == BASE else reference(w.base, BASE),
@@ -412,6 +416,7 @@ rule evaluate:
         members=members,
         suite=lambda w: SHEETS.suites[w.suite],
         backend=config["backend"],
+        generation_backend=config.get("generation_backend"),
         batch_size=config["batch_size"],
     script:
         "workflow/scripts/evaluate.py"

@@ -66,6 +66,13 @@ def test_every_suite_is_valid_and_resolves():
     sheets.validate(SUITES, SCHEMA, "suites.yaml")
     for suite in ("demo", "small", "offline"):
         assert set(suites.resolve_suite(suite, SUITES[suite])) <= set(TABLE_6)
+    generated = suites.resolve_suite("reasoning", SUITES["reasoning"])
+    assert {task: len(leaves) for task, leaves in generated.items()} == {
+        "gsm8k": 1,
+        "minerva_math": 7,
+        "ifeval": 1,
+    }
+    assert "gsm8k_cot" in suites.resolve_suite("more", SUITES["reasoning_offline"])
 
 
 @pytest.mark.parametrize(
@@ -198,6 +205,8 @@ def test_the_digest_follows_the_questions(tmp_path, source, monkeypatch):
         suites.fetch_suite(name, spec, tmp_path / name)
         return read_json(tmp_path / name / "suite.json")["digest"]
 
+    # A suite without keys of later releases has the digest it had.
+    assert digest("first", spec_of(source, questions=4)).startswith("49a9943d2835c522")
     first = digest("a", spec_of(source))
     assert digest("b", spec_of(source)) == first
     assert digest("c", spec_of(source, questions=8)) != first

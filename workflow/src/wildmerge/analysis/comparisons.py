@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from wildmerge import WildmergeError
 
 from . import stats
+from .digests import check_digests
 from .scores import DIGITS, MODEL, left_out, read_items
 
 KEYS = ["base", "suite"]
@@ -213,7 +214,12 @@ def compare_study(
         its intervals over questions and over draws, of how many planned models;
         `ANSWERS`, the same over all merges of a recipe, with the test of their mean gain, adjusted
         by Holm for all rows with that reference. Base `average` is the mean over bases.
+
+    Raises:
+        WildmergeError: the questions of two files differ, or two files are of different weights
+            under one name.
     """
+    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
     frame = pd.DataFrame(plan)
     frame["members"] = frame["members"].map(";".join)
     pools = frame.groupby("base")["pool"].max().to_dict()
@@ -237,7 +243,9 @@ def compare_study(
             p = stats.paired_test(mean.difference, mean.weight)[0]
             found = group.summary(cell, name) | {"p": p, "planned": planned[base, suite, recipe]}
             means.append(key | {"recipe": recipe, "reference": name} | found)
-    comparisons = _tested(pd.concat(models).reset_index(drop=True))
+    # A frame without rows, of a base with all missing, has no types either.
+    filled = [frame for frame in models if len(frame)] or models[:1]
+    comparisons = _tested(pd.concat(filled).reset_index(drop=True))
     intervals = _with_shares(pd.DataFrame(cells), comparisons, ["recipe", "n"])
     answers = _with_shares(pd.DataFrame(means), comparisons, ["recipe"])
     if len(answers):

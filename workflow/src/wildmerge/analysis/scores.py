@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from wildmerge import WildmergeError
-from wildmerge.evaluation import COMPARED_OUTCOMES
+from wildmerge.evaluation import COMPARED_OUTCOMES, NEGATIVE_BITS
 from wildmerge.files import read_json
+
+from .digests import check_digests
 
 DIGITS = 9  # of a gain in points; beyond is rounding, and equal models gain exactly 0
 MODEL = ["base", "subset", "n", "draw", "members", "recipe", "suite"]
@@ -53,11 +55,13 @@ def _check(score: Mapping[str, Any], row: Mapping[str, Any]) -> None:
             )
     for task, entry in score["tasks"].items():
         value = entry["value"]
-        if not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN fails this too
+        # Bits a byte come with a minus; NaN fails both.
+        low, high = (-math.inf, 0) if entry["metric"] == NEGATIVE_BITS else (0, 1)
+        if not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
             raise WildmergeError(
-                f"The {entry['metric']} of task {task} should be a fraction from 0 to 1, but is "
-                f"{value!r} in {row['scores']} ({where(row)}). A merge with broken weights gives "
-                "such scores: look at its log, then delete the score file and run again."
+                f"The {entry['metric']} of task {task} should be a number from {low} to {high}, "
+                f"but is {value!r} in {row['scores']} ({where(row)}). A merge with broken weights "
+                "gives such scores: look at its log, then delete the score file and run again."
             )
     mean = math.fsum(entry["value"] for entry in score["tasks"].values()) / len(score["tasks"])
     if not math.isclose(score["accuracy"], mean, abs_tol=1e-6):
@@ -117,8 +121,8 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         `left_out` has a row without numbers in the second and none in the first.
 
     Raises:
-        WildmergeError: a score is not finite, does not belong to its row, or was taken on other
-            tasks or questions than its base's.
+        WildmergeError: a score is not finite, does not belong to its row, was taken on other tasks
+            or questions than its base's, or of other weights than another file has under that name.
     """
     task_rows: list[dict[str, Any]] = []
     merge_rows: list[dict[str, Any]] = []
@@ -154,6 +158,7 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         for task, entry in score["tasks"].items():
             keys = ("metric", "value", "stderr", "questions")
             task_rows.append(model | {"task": task} | {key: entry[key] for key in keys})
+    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
     scores = pd.DataFrame(task_rows, columns=SCORES)
     merges = pd.DataFrame(merge_rows, columns=MERGES)
     return scores, with_gains(merges)

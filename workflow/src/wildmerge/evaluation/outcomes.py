@@ -20,6 +20,12 @@ OUTCOMES = pa.schema(
     ]
 )
 
+# Where answers are generated: with the text, `target` NO_CHOICE, no log-likelihoods. Texts have one
+# log-likelihood a document, and `correct` is bits a byte with a minus, so that more is better.
+OUTCOMES_WITH_TEXT = OUTCOMES.append(pa.field("text", pa.string()))
+NEGATIVE_BITS = "negative_bits_per_byte"
+BITS_IN_A_BYTE = 8.0
+
 # The part that tells who was right on which question, with the names spelled out.
 COMPARED_OUTCOMES = pa.schema(
     [("task", pa.string()), ("member", pa.string()), ("doc", pa.int32()), ("correct", pa.float32())]

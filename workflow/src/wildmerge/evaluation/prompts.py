@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, json_digest, read_json, write_json
+from wildmerge.study import MULTIPLE_CHOICE
 
+from .asking import chat_arguments, has_template, kind, load_tasks
 from .datasets_cache import no_datasets_cache
 from .outcomes import NO_CHOICE, correct
 from .requests import check_requests
@@ -31,7 +33,7 @@ def offline() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, chat: bool = False) -> str:
     """Name a tokenizer by what decides its tokens, whatever its files look like.
 
     Fine-tuned checkpoints often bring the base's tokenizer with a chat template or settings of
@@ -40,7 +42,17 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
     Args:
         tokenizer: of transformers.
+        chat: whether its chat template counts, too.
+
+    Raises:
+        WildmergeError: it has no chat template, and one is wanted.
     """
+    if chat and not tokenizer.chat_template:
+        raise WildmergeError(
+            f"Expected the tokenizer of {tokenizer.name_or_path} to have a chat template, as the "
+            f"suite's chat_template wants, but it has none. Drop that key from the suite, or take "
+            f"a base and checkpoints that have one."
+        )
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         rules = sorted(tokenizer.get_vocab().items())
@@ -50,7 +62,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         fast.no_padding()
         rules = fast.to_str()
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    return json_digest([type(tokenizer).__name__ if fast is None else "", rules, special])
+    kind = type(tokenizer).__name__ if fast is None else ""
+    return json_digest([kind, rules, special, *([tokenizer.chat_template] if chat else [])])
 
 
 def _recorder(model: Path) -> Any:
@@ -132,7 +145,7 @@ def _distinct_tokens(rows: list[dict]) -> int:
 
 
 def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
-    """Render and tokenise all prompts of a suite.
+    """Render and tokenise all prompts of a suite's multiple choice.
 
     Args:
         model: folder with the tokenizer (and config) of a checkpoint; no weights are read.
@@ -146,13 +159,10 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             repeat, or has a choice without tokens.
     """
     import logging
-    import random
 
     import pyarrow as pa
     import pyarrow.parquet as pq
     from lm_eval import simple_evaluate
-    from lm_eval.defaults import DEFAULT_RANDOM_SEED
-    from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     suite = Path(suite)
@@ -174,17 +184,23 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         ]
     )
     lm = _recorder(Path(model))
+    named = tokenizer_digest(lm.tokenizer, chat=has_template(spec))
+    chosen = {t: entry for t, entry in spec["tasks"].items() if kind(entry) == MULTIPLE_CHOICE}
     with atomic_folder(folder) as part, no_datasets_cache():
-        leaves = [leaf for task in spec["tasks"].values() for leaf in task["members"]]
-        manager = TaskManager(include_path=str(suite / "tasks"), include_defaults=False)
-        # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
-        random.seed(DEFAULT_RANDOM_SEED)
-        loaded = manager.load(leaves)["tasks"]
-        results = simple_evaluate(
-            lm, tasks=[loaded[leaf] for leaf in leaves], task_manager=manager, bootstrap_iters=0
-        )
+        # All of them, as lm-eval's command line does; the others are asked as they are.
+        manager, loaded = load_tasks(suite, spec)
+        leaves = [leaf for task in chosen.values() for leaf in task["members"]]
+        results: Any = {"samples": {}}
+        if leaves:
+            results = simple_evaluate(
+                lm,
+                tasks=[loaded[leaf] for leaf in leaves],
+                task_manager=manager,
+                bootstrap_iters=0,
+                **chat_arguments(spec),
+            )
         tasks, sizes = {}, {}
-        for task, entry in spec["tasks"].items():
+        for task, entry in chosen.items():
             rows = [
                 row
                 for leaf in entry["members"]
@@ -203,7 +219,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             }
         content = {
             "suite_digest": spec["digest"],
-            "tokenizer_digest": tokenizer_digest(lm.tokenizer),
+            "tokenizer_digest": named,
             "lm_eval": spec["lm_eval"],
             "tasks": tasks,
         }

@@ -138,9 +138,9 @@ class Method:
         gpu: whether its arithmetic is worth a GPU; a method that mostly reads weights says no.
         other: the function for tensors that are no projections (`is_projection`); None for a method
             that acts on all tensors alike.
-        from_sum: the function of (factors of the sum of the task vectors, number of experts,
-            **parameters), for a method that needs nothing else; several merges then share these
-            factors.
+        from_sum: the function of (factors of the sum of the task vectors, base, experts,
+            **parameters), for a method that needs of the experts no more than their number and
+            format; several merges then share these factors.
         from_experts: whether several merges share the leading factors of each expert, which
             `update` then takes as `factors`.
         scale: the parameters that do no more than multiply the update by a number; merges that

@@ -1,5 +1,6 @@
 """What every job does around its work: a log, a readable message, its share of cores and GPUs."""
 
+import errno
 import os
 import sys
 import traceback
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from wildmerge import WildmergeError, use_huge_pages
+from wildmerge.words import NO_OTHER_TRY
 
 from .devices import VISIBLE, device, require_seen
 
@@ -39,7 +41,8 @@ def job(
     """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
 
     A WildmergeError is shown as one paragraph and ends the process with code 1; anything else keeps
-    its traceback, in the log and on standard error.
+    its traceback, in the log and on standard error. Where another try would end the same way, the
+    log says so, and none is made (see `slurm.unless_hopeless`).
 
     Args:
         log: path of the job's log, whose folder is made.
@@ -70,11 +73,21 @@ def job(
                     require_seen(held)
                 yield
         except WildmergeError as error:
-            print(f"\n{what}: {error}\nLog: {os.path.abspath(log)}", flush=True)
+            hopeless = "" if error.may_pass else f"\n{NO_OTHER_TRY}"
+            print(f"\n{what}: {error}{hopeless}\nLog: {os.path.abspath(log)}", flush=True)
             sys.exit(1)
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
-            print(f"\n{what} failed. Log: {os.path.abspath(log)}", flush=True)
+            hopeless = f" {NO_OTHER_TRY}" if _disk_is_full(error) else ""
+            print(f"\n{what} failed.{hopeless} Log: {os.path.abspath(log)}", flush=True)
             sys.exit(1)
         finally:
             sys.stdout, sys.stderr = streams
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room; libraries in Rust and C++ use words only."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(
+        os.strerror(number) in str(error) for number in full
+    )
