@@ -446,9 +446,12 @@ rule compare:
     input:
         lambda w: NEEDS.outcomes(w.study, "items"),
     output:
+        outcomes="results/studies/{study}/outcomes.parquet",
         comparisons="results/studies/{study}/comparisons.csv",
         intervals="results/studies/{study}/intervals.csv",
         answers="results/studies/{study}/answers.csv",
+        methods="results/studies/{study}/methods.csv",
+        best="results/studies/{study}/best.csv",
     log:
         "logs/compare/{study}.log",
     conda:
@@ -458,6 +461,7 @@ rule compare:
         runtime=30,
     params:
         plan=lambda w: NEEDS.planned(w.study),
+        facts=lambda w: NEEDS.declared(w.study),
     script:
         "workflow/scripts/compare.py"
 
@@ -517,7 +521,7 @@ rule report:
     input:
         **{
             name: f"results/studies/{{study}}/{name}.csv"
-            for name in ("scores", "merges", "comparisons", "intervals", "answers")
+            for name in catalogue.CSV
         },
         figures=lambda w: NEEDS.study_outputs(w.study, "figures", "png"),
         tables=lambda w: NEEDS.study_outputs(w.study, "tables", "html"),

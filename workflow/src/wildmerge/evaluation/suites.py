@@ -423,6 +423,10 @@ def fetch_suite(
         if own:
             content["include_path"] = _digests(Path(own))
         said = {"suite": suite, "source": source}
+        # No part of the digest: what is asked stays the same.
+        said["clusters"] = {
+            task: wanted["cluster"] for task, wanted in spec["tasks"].items() if "cluster" in wanted
+        }
         if source == "hub":
             said["datasets"] = {name: pins[name]["revision"] for name in datasets_of(suite, spec)}
         write_json(part / "suite.json", {**said, **content, "digest": json_digest(content)})
