@@ -12,15 +12,19 @@ from wildmerge import patches
 from wildmerge.patches import SNAKEMAKE as PATCHES, gguf_parsed_once, one_timer
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.package)
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.path)
 def test_a_patch_fits_the_installed_version(patch, monkeypatch):
+    monkeypatch.setattr(patches, "_WRAPPED", set())
     place = importlib.import_module(patch.module)
     *parents, name = patch.path.split(".")
     for parent in parents:
         place = getattr(place, parent)
-    monkeypatch.setattr(place, name, getattr(place, name))  # put back after the test
+    original = getattr(place, name)
+    monkeypatch.setattr(place, name, original)  # put back after the test
     assert patch.apply() is None
-    assert getattr(place, name) is patch.replacement
+    put = getattr(place, name)
+    assert put is patch.replacement if not patch.wraps else put is not original
+    assert patch.apply() is None and getattr(place, name) is put
 
 
 def test_a_version_that_was_not_tested_is_said_and_left_alone():

@@ -1,8 +1,12 @@
 """How far a run is, read from Snakemake's own logs."""
 
+import os
+
 import pytest
 from project import wildmerge
-from wildmerge.run.progress import read_log
+from wildmerge import WildmergeError
+from wildmerge.run import job
+from wildmerge.run.progress import failures, read_log, slurm_states, summary, waiting
 from wildmerge.words import duration
 
 LOG = """\
@@ -112,3 +116,114 @@ Trying to restart job 1688cbf9-49b0-5e8e-b8fc-7b3211c3ba30.
     assert (once.failed, once.running) == ({"7"}, set())
     again = read_log(group + failed + group).rules["merge"]
     assert (again.failed, again.running) == (set(), {"7"})
+
+
+UUID = "1688cbf9-49b0-5e8e-b8fc-7b3211c3ba30"
+ON_SLURM = f"""\
+SLURM run ID: 77-a
+[Sun Nov 22 05:01:00 2026] Group job b_n02-02_ties (jobs in lexicogr. order):
+
+    [Sun Nov 22 05:01:00 2026]
+    rule evaluate:
+        log: logs/evaluate/b/n02-02/ties/paper.log
+        jobid: 6
+    [Sun Nov 22 05:01:00 2026]
+    rule merge:
+        log: logs/merge/b/n02-02/ties.log
+        jobid: 7
+Group {UUID} holds jobs 6, 7.
+Job {UUID} has been submitted with SLURM jobid 12 (log: logs/slurm/12.log).
+[Sun Nov 22 05:01:00 2026]
+localrule admit:
+    jobid: 8
+[Sun Nov 22 05:01:01 2026]
+rule merge:
+    jobid: 9
+"""
+ENDED = """\
+[Sun Nov 22 05:02:00 2026]
+    message: Error in group b_n02-02_ties
+    log: logs/slurm/12.log (check log file(s) for error details)
+    jobs:
+        rule evaluate:
+            jobid: 6
+            log: logs/evaluate/b/n02-02/ties/paper.log (check log file(s) for error details)
+        rule merge:
+            jobid: 7
+    [Sun Nov 22 05:02:00 2026]
+    Error in rule evaluate:
+        message: SLURM-job '12' failed, SLURM status is: 'TIMEOUT'.
+        jobid: 6
+        log: logs/evaluate/b/n02-02/ties/paper.log (check log file(s) for error details)
+    [Sun Nov 22 05:02:00 2026]
+    Error in rule merge:
+        message: SLURM-job '12' failed, SLURM status is: 'TIMEOUT'.
+        jobid: 7
+        log: logs/merge/b/n02-02/ties.log (check log file(s) for error details)
+"""
+
+
+def test_jobs_that_wait_in_the_queue_are_counted_apart():
+    run = read_log(ON_SLURM)
+    states = slurm_states("12 PENDING\n")
+    assert run.slurm == "77-a"
+    # Job 9 was not taken yet; the local job 8 waits for nobody.
+    assert waiting(run, run.rules["merge"], states) == 2
+    assert waiting(run, run.rules["merge"], slurm_states("12 RUNNING\n")) == 1
+    assert waiting(run, run.rules["admit"], states) == 0
+
+
+def test_a_group_that_is_tried_again_has_not_failed():
+    run = read_log(ON_SLURM + ENDED + f"Trying to restart job {UUID}.\n")
+    assert run.rules["merge"].failed == set() == run.rules["evaluate"].failed
+    assert run.rules["merge"].again == {"7"}
+    # It has left Slurm's queue, and waits to be taken again.
+    assert waiting(run, run.rules["evaluate"], {}) == 1
+    assert failures(run) == []
+
+
+def log_of(path: str, error: Exception | None) -> None:
+    """What a job leaves that ends with this error, or was killed in its work."""
+    if error is None:
+        os.makedirs(os.path.dirname(path))
+        with open(path, "w") as log:
+            print("Reading weights", file=log)
+        return
+    with pytest.raises(SystemExit), job(path, "merge b/n02-02/ties"):
+        print("Reading weights")
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (WildmergeError("Weights were expected, found NaN."), "Weights were expected, found NaN."),
+        (ValueError("no such axis"), "ValueError: no such axis"),
+        (None, "SLURM-job '12' failed, SLURM status is: 'TIMEOUT'."),
+    ],
+)
+def test_a_failure_is_named_once_with_its_reason_and_log(tmp_path, monkeypatch, error, said):
+    monkeypatch.chdir(tmp_path)
+    log_of("logs/merge/b/n02-02/ties.log", error)
+    snakemake = tmp_path / "snakemake.log"
+    snakemake.write_text(ON_SLURM + ENDED)
+    told = summary([str(snakemake)])
+    assert f"\nmerge b/n02-02/ties: {said}\n  Log: logs/merge/b/n02-02/ties.log\n" in told
+    assert told.startswith("One job failed;") and "evaluate" not in told
+
+
+def test_only_an_error_that_stays_forbids_another_try(tmp_path):
+    from wildmerge.slurm import says_no_other_try
+    from wildmerge.sources._hub_client import Transient
+
+    errors = {
+        WildmergeError("Weights were expected."): True,
+        OSError(28, "No space left on device"): True,
+        RuntimeError("Error while serializing: No space left on device (os error 28)"): True,
+        Transient("The hub is away."): False,
+        MemoryError(): False,
+        ValueError("x"): False,
+    }
+    for number, (error, stays) in enumerate(errors.items()):
+        log_of(log := str(tmp_path / f"{number}.log"), error)
+        assert says_no_other_try(log) == stays, error

@@ -21,7 +21,15 @@ INSTALL = "apt-get install --no-install-recommends slurm-wlm munge"
 INSTALL_ACCOUNTING = f"{INSTALL} slurmdbd slurm-wlm-mysql-plugin mariadb-server"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
 ACCOUNTING_PROGRAMS = ("slurmdbd", "sacct", "sacctmgr", "mariadbd", "mariadb-install-db")
-PARTITIONS = {"gpu": 1, "urgent": 10}  # name -> priority tier; the higher one preempts
+# Name -> what it has of its own; jobs of a higher tier preempt those of a lower one.
+PARTITIONS = {
+    "gpu": "Default=YES DefaultTime=60 MaxTime=2-00:00:00 PriorityTier=1",
+    "urgent": "DefaultTime=60 MaxTime=2-00:00:00 PriorityTier=10",
+    # Jobs that are preempted here are ended, not queued again.
+    "scavenge": "DefaultTime=60 MaxTime=2-00:00:00 PriorityTier=1 PreemptMode=CANCEL",
+    # Takes jobs that ask for more time, and never starts them.
+    "short": "MaxTime=00:03:00 PriorityTier=1",
+}
 
 
 def missing(accounting: bool = False) -> str | None:
@@ -70,6 +78,34 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) 
         time.sleep(0.2)
 
 
+# What slurmctld asks before it takes a job: refuses as MaxSubmitJobs does, error and words.
+LIMIT = """
+local taken = 0
+
+function slurm_job_submit(job, partitions, user)
+  local file = io.open("{folder}/limit")
+  if not file then return slurm.SUCCESS end
+  local limit = file:read("*n")
+  file:close()
+  local count = 0
+  for _, other in pairs(slurm.jobs) do
+    if other.job_state % 256 < 3 then count = count + 1 end
+  end
+  -- Jobs are known here a second after they were taken.
+  if count < limit and os.time() > taken + 1 then
+    taken = os.time()
+    return slurm.SUCCESS
+  end
+  slurm.log_user("AssocMaxSubmitJobLimit")
+  return 2050
+end
+
+function slurm_job_modify(job, record, partitions, user)
+  return slurm.SUCCESS
+end
+"""
+
+
 class Cluster:
     """One cluster, used as a context manager.
 
@@ -87,7 +123,7 @@ class Cluster:
         self,
         folder: Path,
         nodes: int = 2,
-        cpus: int = 4,
+        cpus: int = 16,
         gpus: int = 2,
         memory: int = 32000,
         accounting: bool = False,
@@ -174,6 +210,14 @@ class Cluster:
             f"job {job} {state}",
             seconds,
         )
+
+    def limit_submissions(self, count: int | None) -> None:
+        """How many jobs may be in the queue, waiting and running; None for as many as wanted.
+
+        Slurm's own limit, MaxSubmitJobs, spares root, who runs the tests.
+        """
+        limit = self.folder / "limit"
+        limit.unlink(missing_ok=True) if count is None else limit.write_text(str(count))
 
     def idle_nodes(self) -> list[str]:
         """Names of the nodes that run nothing and are up."""
@@ -308,7 +352,8 @@ AccountingStorageHost=127.0.0.1
 AccountingStoragePort={self.ports["slurmdbd"]}
 AccountingStorageTRES=gres/gpu
 AccountingStoragePass={base}/munge/socket
-AccountingStoreFlags=job_comment"""
+AccountingStoreFlags=job_comment
+AccountingStorageEnforce=associations,limits"""
             if self.accounting
             else "AccountingStorageType=accounting_storage/none"
         )
@@ -319,9 +364,8 @@ AccountingStoreFlags=job_comment"""
             for node in self.nodes
         )
         partitions = "\n".join(
-            f"PartitionName={name} Nodes=ALL Default={'YES' if name == 'gpu' else 'NO'}"
-            f" MaxTime=2-00:00:00 DefaultTime=60 DefMemPerCPU=1000 PriorityTier={tier} State=UP"
-            for name, tier in PARTITIONS.items()
+            f"PartitionName={name} Nodes=ALL DefMemPerCPU=1000 State=UP {own}"
+            for name, own in PARTITIONS.items()
         )
         (base / "slurm.conf").write_text(
             f"""ClusterName=test
@@ -350,6 +394,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=5,bf_interval=5,sched_min_interval=50000,batch_sched_delay=0
 PriorityType=priority/basic
 GresTypes=gpu
+JobSubmitPlugins=lua
 MinJobAge={self.min_job_age}
 KillWait=2
 SlurmctldTimeout=30
@@ -369,6 +414,7 @@ JobAcctGatherParams=OverMemoryKill
         )
         (base / "gres.conf").write_text(f"Name=gpu File={base}/dev/nvidia[0-{self.gpus - 1}]\n")
         (base / "cgroup.conf").write_text("CgroupAutomount=no\nCgroupPlugin=cgroup/v1\n")
+        (base / "job_submit.lua").write_text(LIMIT.replace("{folder}", str(base)))
         slurmdbd = base / "slurmdbd.conf"
         slurmdbd.write_text(
             f"""AuthType=auth/munge

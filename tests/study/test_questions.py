@@ -40,6 +40,17 @@ def test_a_csv_with_a_column_a_choice(tmp_path):
     assert read(path, columns=columns) == EXPECTED
 
 
+def test_answers_that_are_generated_and_choices_of_the_template(tmp_path):
+    path = jsonl(tmp_path / "own.jsonl", ROWS)
+    assert [row["answer"] for row in read_task(path, {"metric": "exact_match"})] == ["one", "two"]
+    texts = jsonl(tmp_path / "texts.jsonl", [{"question": "Odd?", "answer": "yes"}])
+    assert read_task(texts, {"metric": "exact_match"})[0]["answer"] == "yes"
+    template = {"doc_to_choice": ["no", "yes"]}
+    assert read_task(texts, ACC | {"template": template})[0]["answer"] == 1
+    with pytest.raises(WildmergeError, match="it has no choices"):
+        read_task(texts, ACC)
+
+
 def test_paragraphs_of_a_text_are_documents(tmp_path):
     path = tmp_path / "own.txt"
     path.write_text("One\nline.\n\n\nTwo.\n")

@@ -13,7 +13,7 @@ sys.path.insert(0, str(HOME / "workflow/src"))
 
 from wildmerge import patches
 from wildmerge.home import config_folder, search_path
-from wildmerge.run import cost
+from wildmerge.run import cost, summary
 from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
 from wildmerge.sources import locked_files, source_of, takes_pickles
 from wildmerge.study import catalogue, paths, sheets
@@ -97,19 +97,19 @@ def lacks(base, model):
     return source_of(row["repo"]).lacks(row)
 
 
-def revision(wildcards):
-    """The revision to download; a dry run goes on without one, a run does not."""
-    if lack := lacks(wildcards.base, wildcards.model):
-        warn_of(lack)
-    return NEEDS.row(wildcards.base, wildcards.model)["revision"]
+say_once = cache(logger.warning)
 
 
 @cache
-def warn_of(lack):
-    """Say once what the run will be refused for."""
-    logger.warning(
-        f"A checkpoint of config/models.tsv has {lack}. Planning goes on without; a run does not."
-    )
+def present(base, model):
+    """The revision to download; a dry run goes on without one, a run does not."""
+    if lack := lacks(base, model):
+        say_once(
+            f"A checkpoint of config/models.tsv has {lack}. Planning goes on without; a run does "
+            "not."
+        )
+    row, folder = NEEDS.row(base, model), Path(paths.checkpoint(base, model))
+    return source_of(row["repo"]).present(row, folder, say_once)
 
 
 def refuse_missing():
@@ -126,11 +126,11 @@ def refuse_missing():
             f"Checkpoints that can be had were expected in config/models.tsv, found {said}. Then "
             f"run again. {ways_on(n for names in lacking.values() for n in names)}"
         )
-    fetched = (
-        job.wildcards.suite for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite"
-    )
+    jobs = (job for job in workflow.dag.needrun_jobs() if job.rule.name == "fetch_suite")
+    fetched = {job.wildcards.suite: SHEETS.suites[job.wildcards.suite] for job in jobs}
+    check_tasks(fetched, str(CONFIG / "suites.yaml"), packages=True)
     if names := sorted(
-        s for s in fetched if SHEETS.suites[s].get("source") == "hub" and not pins_of(s, DATASETS)
+        s for s in fetched if fetched[s].get("source") == "hub" and not pins_of(s, DATASETS)
     ):
         raise WorkflowError(
             "A commit was expected for every data set of the hub, found none for those of suite "

