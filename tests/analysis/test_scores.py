@@ -129,7 +129,10 @@ def test_what_a_study_goes_on_without_counts_nowhere_though_its_scores_lie_there
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda s: s["tasks"]["piqa"].update(value=float("nan")), "piqa should be a number from 0 to 1"),
+        (
+            lambda s: s["tasks"]["piqa"].update(value=float("nan")),
+            "piqa should be a number from 0 to 1",
+        ),
         (lambda s: s["tasks"]["piqa"].update(value=1.5), "piqa should be a number from 0 to 1"),
         (lambda s: s["tasks"].pop("piqa"), "mean of its tasks"),
         (lambda s: s.update(accuracy=float("nan")), "mean of its tasks"),

@@ -15,7 +15,7 @@ from .numbers import interval, percent, signed
 from .templates import listed
 
 # Population -> what a claim about it is good for, after "this holds for".
-POPULATIONS = {
+_HOLDS_FOR = {
     "questions": "these very merges, had other questions been asked",
     "draws": "other subsets of these checkpoints",
     "both": "other subsets of these checkpoints and other questions",
@@ -65,12 +65,13 @@ def headlines(
     base = "average" if (answers["base"] == "average").any() else answers["base"].iloc[0]
     answers = answers[answers["base"] == base].sort_values("gain", ascending=False)
     pairs = frames["methods"]
-    pairs = pairs[(pairs["n"].astype(str) == "all") & pairs["contrast"].isna()]
+    pairs = pairs[(pairs["n"].astype(str) == "all") & (pairs["contrast"].fillna("") == "")]
     pairs = pairs[pairs["suite"] == answers["suite"].iloc[0]]
     if base != "average":
         pairs = pairs[pairs["base"] == base]
+    where = "On average over bases, " if base == "average" else ""
     return [
-        _which_method(answers, pairs, looks, margin),
+        _which_method(answers, pairs, looks, margin, where),
         *_which_merge(name, frames["best"], frames["comparisons"], looks),
         _would_mine_gain(answers, looks),
     ]
@@ -99,7 +100,7 @@ def _behind(pairs: pd.DataFrame, leader: str) -> tuple[list[str], list[str]]:
 
 
 def _which_method(
-    answers: pd.DataFrame, pairs: pd.DataFrame, looks: Looks, margin: float
+    answers: pd.DataFrame, pairs: pd.DataFrame, looks: Looks, margin: float, where: str
 ) -> Headline:
     first: Any = answers.iloc[0]
     label = looks.label(first["recipe"])
@@ -115,8 +116,8 @@ def _which_method(
         answer = "None is shown to be better than the base"
     low, high = _ends(first)
     sentences = [
-        f"{label} comes first with a mean gain of {signed(first['gain'])} points "
-        f"({interval(low, high)}); this holds for {POPULATIONS[first['population']]}."
+        f"{where}{label} comes first with a mean gain of {signed(first['gain'])} points "
+        f"({interval(low, high)}); this holds for {_HOLDS_FOR[first['population']]}."
     ]
     if beaten:
         sentences.append(f"It is shown to be better than {_names(beaten, looks)}.")
@@ -124,8 +125,7 @@ def _which_method(
         sentences.append(f"Not shown to be better than {_names(others, looks)}.")
     if first["verdict"] not in ("above", "below") and not math.isnan(first["mde"]):
         sentences.append(f"These questions can show a gain of {first['mde']:.1f} points or more.")
-    verdict = first["verdict"] if first["verdict"] != "below" else "below"
-    return Headline("Which method?", answer, verdict, sentences, "methods")
+    return Headline("Which method?", answer, first["verdict"], sentences, "methods")
 
 
 def _ends(row: Any) -> tuple[float, float]:
@@ -188,7 +188,7 @@ def _would_mine_gain(answers: pd.DataFrame, looks: Looks) -> Headline:
         elif high < 0:
             answer, verdict = f"No: {label} would lose on average", "below"
         else:
-            answer = "Not shown"
+            answer = f"Not shown: {signed(low)} to {signed(high)} points"
         sentences = [
             f"With other checkpoints of this base, and other questions, {label}'s mean gain would "
             f"lie between {signed(low)} and {signed(high)} points (95 %)."
