@@ -128,7 +128,8 @@ def update(method, base, experts, parameters, projection=True, **salt):
     """
     base = np.asarray(base, dtype=np.float64)
     experts = [np.asarray(expert, dtype=np.float64) for expert in experts]
-    arguments = {"lam" if k == "lambda" else k: v for k, v in parameters.items()}
+    # All singular values count, as in the paper.
+    arguments = {"lam" if k == "lambda" else k: v for k, v in parameters.items() if k != "rank"}
     if not projection and method in ("tsv_m", "iso_c"):
         return task_arithmetic(base, experts, "mean", arguments["lam"])
     if not projection and method.endswith("_sb"):

@@ -1,5 +1,6 @@
 """Simulated studies with a known truth, in the files that real merges and evaluations leave."""
 
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -131,6 +132,11 @@ def similarity(models, seed=0, tensors=40, size=200):
     }
 
 
+def digest(row, recipe="identity"):
+    """What stands for the digest of a model's weights."""
+    return hashlib.sha256(f"{row['base']} {row['subset']} {recipe}".encode()).hexdigest()
+
+
 def write(folder, row, correct, tasks, task, churn, rng):
     """Write one model's score, items and summary files; returns their paths."""
     place = Path(folder, row["base"], row["subset"], row["recipe"])
@@ -146,7 +152,7 @@ def write(folder, row, correct, tasks, task, churn, rng):
                              members={name: {"value": value, "questions": questions}})  # fmt: skip
     score = {key: row[key] for key in ("base", "subset", "recipe", "members", "suite")}
     score |= dict(backend="hf", batch_size=8, dtype="float16", device="cpu", seconds=12.5,
-                  model_digest=f"{rng.integers(2**63):064x}", suite_digest="5" * 64, tasks=entries,
+                  model_digest=digest(row, row["recipe"]), suite_digest="5" * 64, tasks=entries,
                   accuracy=float(np.mean([e["value"] for e in entries.values()])),
                   versions={"lm_eval": "0.4.13", "torch": "2.13.0"})  # fmt: skip
     paths["scores"].write_text(json.dumps(score))
@@ -164,8 +170,9 @@ def write(folder, row, correct, tasks, task, churn, rng):
         norm = 1 + 200 * churn
         summary = dict(base=row["base"], subset=row["subset"], recipe=row["recipe"],
                        members=row["members"], merge_method=row["recipe"], parameters={},
-                       version=1, inputs={m: "a" * 64 for m in row["members"]}, norm=norm,
-                       output_digest="b" * 64, norm_rounded=norm * 1.001, tensors={}, warnings=[],
+                       version=1, inputs={m: digest(row | {"subset": m}) for m in row["members"]},
+                       norm=norm, output_digest=digest(row, row["recipe"]),
+                       norm_rounded=norm * 1.001, tensors={}, warnings=[],
                        seconds=4.2, bytes_read=10**9, bytes_written=3 * 10**8, device="cpu",
                        peak_memory_bytes=2 * 10**9, versions={"mergekit": "0.1.5"},
                        dtype="float16", threads=1)  # fmt: skip

@@ -10,7 +10,7 @@ import simulate
 from drawing import PAPERS
 from project import ROOT
 from wildmerge import WildmergeError
-from wildmerge.analysis import scores
+from wildmerge.analysis import gather, scores
 from wildmerge.reporting import layout as tables, sections
 from wildmerge.reporting.looks import Looks
 
@@ -129,8 +129,11 @@ def test_what_a_study_goes_on_without_counts_nowhere_though_its_scores_lie_there
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda s: s["tasks"]["piqa"].update(value=float("nan")), "piqa should be a fraction"),
-        (lambda s: s["tasks"]["piqa"].update(value=1.5), "piqa should be a fraction"),
+        (
+            lambda s: s["tasks"]["piqa"].update(value=float("nan")),
+            "piqa should be a number from 0 to 1",
+        ),
+        (lambda s: s["tasks"]["piqa"].update(value=1.5), "piqa should be a number from 0 to 1"),
         (lambda s: s["tasks"].pop("piqa"), "mean of its tasks"),
         (lambda s: s.update(accuracy=float("nan")), "mean of its tasks"),
         (lambda s: s.update(recipe="tsv_m"), "its recipe is 'tsv_m'"),
@@ -140,6 +143,24 @@ def test_what_a_study_goes_on_without_counts_nowhere_though_its_scores_lie_there
 def test_scores_that_cannot_be_right_are_refused(plan, tmp_path, change, says):
     with pytest.raises(WildmergeError, match=says):
         scores.read(edited(plan, tmp_path, 3, change))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "name"),
+    [
+        ("scores", {"model_digest": "0" * 64}, "first/n02-01/ties"),
+        ("summary", {"output_digest": "0" * 64}, "first/n02-01/ties"),
+        ("summary", {"inputs": {"base": "0" * 64}}, "first/base"),
+    ],
+)
+def test_files_of_other_weights_under_one_name_are_in_no_table(plan, tmp_path, kind, change, name):
+    row = next(row for row in plan if row["summary"])
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(json.loads(Path(row[kind]).read_text()) | change))
+    wrong = [row | {kind: str(other)} if each is row else each for each in plan]
+    for made in (scores.read, gather):
+        with pytest.raises(WildmergeError, match=f"expected under the name {name}, but .*other"):
+            made(wrong)
 
 
 def test_gains_are_worked_out_by_hand():

@@ -449,11 +449,11 @@ def _one_shape(shape, repeats: int) -> dict:
     procrustes = _exact_tsv(deltas, kept)
     for _ in range(repeats):
         run = {}
-        run["Iso-C s"], found = timed(iso_c.update, base, experts, **choices)
+        run["Iso-C s"], found = timed(iso_c.update, base, experts, rank="all", **choices)
         run["Iso-C error"] = error(found, isotropic)
         run["factors s"], factors = timed(spectral.factorize, total)
         run["rebuild s"], found = timed(
-            subspace_boosting.from_factors, factors, len(experts), beta=0.2, **choices
+            subspace_boosting.from_factors, factors, base, experts, beta=0.2, rank="all", **choices
         )
         run["SB error"] = error(found, boosted)
         run["svd s"], plain = timed(svd, total)

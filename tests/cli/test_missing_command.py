@@ -79,6 +79,8 @@ def test_what_failed_is_printed_and_written(project, capsys):
     wanted = needs().outcomes("mine", "scores")
     assert len(wanted) == 1 + 3 + 5 and not any("dan" in path for path in wanted)
     assert needs().study_checkpoints("mine") == {"b": ["ann", "bob", "cat"]}
+    # What the preflight looks at.
+    assert [row["model"] for row in needs().study_models("mine")] == ["base", "ann", "bob", "cat"]
     assert "results/task_vectors/b/dan.json" not in needs().study_verdicts("mine")
 
     # A second failure is added, and what stands there is kept.
@@ -90,6 +92,18 @@ def test_what_failed_is_printed_and_written(project, capsys):
     added = {"b/ann/identity": "no job of it has begun"}
     assert yaml.safe_load(study.read_text())["missing"] == expected | added
     assert study.read_text().startswith(STUDY)
+
+
+def test_what_merges_share_does_not_hang_on_what_is_missing(project):
+    """A merge that read factors of its experts would else be made again by other means."""
+    study, (_, subset, _) = project[0], project[1].split("/")
+    study.write_text(STUDY.replace("sizes: [2]", "sizes: [2, 3]"))
+    before = needs().factors("b", subset, "tsv_m")
+    assert len(before) == 2
+    study.write_text(study.read_text() + "missing: {b/dan: gone}\n")
+    left = [r for r in needs().planned("mine") if "ann" in r["members"] and not r["missing"]]
+    assert sum(row["recipe"] == "tsv_m" for row in left) < 5
+    assert needs().factors("b", subset, "tsv_m") == before
 
 
 def test_a_base_without_scores_is_no_gap(project):

@@ -7,15 +7,16 @@ import pytest
 import references
 import torch
 from wildmerge.methods import METHODS, Identity, is_projection
+from wildmerge.methods._rank import floor as noise_floor
 from wildmerge.tensors import spectral
 
 RECIPES = {
     "task_arithmetic": {"combine": "mean", "lambda": 1.0},
     "ties_hashed": {"combine": "mean", "density": 0.1, "lambda": 0.1},
     "model_stock": {},
-    "tsv_m": {"combine": "sum", "lambda": 1.0},
-    "iso_c": {"combine": "sum", "lambda": 1.0},
-    "task_arithmetic_sb": {"combine": "mean", "lambda": 1.0, "beta": 0.2},
+    "tsv_m": {"combine": "sum", "lambda": 1.0, "rank": "all"},
+    "iso_c": {"combine": "sum", "lambda": 1.0, "rank": "all"},
+    "task_arithmetic_sb": {"combine": "mean", "lambda": 1.0, "beta": 0.2, "rank": "all"},
     "ties_sb": {"combine": "mean", "density": 0.1, "lambda": 0.1, "beta": 0.2},
 }
 # The other choice of `combine` too, and other numbers than the paper's.
@@ -31,8 +32,8 @@ CASES = (
     ]
     + [
         ("ties_hashed", {"combine": "mean", "density": 1.0, "lambda": 1.0}),
-        ("task_arithmetic_sb", {"combine": "sum", "lambda": 1.0, "beta": 0.0}),
-        ("task_arithmetic_sb", {"combine": "sum", "lambda": 1.0, "beta": 1.0}),
+        ("task_arithmetic_sb", {"combine": "sum", "lambda": 1.0, "beta": 0.0, "rank": "all"}),
+        ("task_arithmetic_sb", {"combine": "sum", "lambda": 1.0, "beta": 1.0, "rank": "all"}),
         ("ties_sb", {"combine": "sum", "density": 0.3, "lambda": 1.0, "beta": 0.5}),
     ]
 )
@@ -302,6 +303,65 @@ def test_rank_deficient_updates_keep_their_range(method):
     assert relative_error(found, expected) < 1e-5
 
 
+RANKED = ["iso_c", "task_arithmetic_sb", "tsv_m"]
+
+
+def adapters(shape, size, generator):
+    """A base in bfloat16 and four merged adapters of rank 16: in float32, and in bfloat16."""
+    rows = torch.exp(0.5 * torch.randn(shape[0], 1, generator=generator))
+    base = (0.05 * rows * torch.randn(shape, generator=generator)).bfloat16()
+    exact = []
+    for _ in range(4):
+        down = torch.randn(16, shape[1], generator=generator)
+        product = torch.randn(shape[0], 16, generator=generator) @ down
+        exact.append(base.float() + product * (size * base.float().norm() / product.norm()))
+    return base, exact, [expert.bfloat16() for expert in exact]
+
+
+@pytest.mark.parametrize("method", RANKED)
+@pytest.mark.parametrize("shape", [(256, 256), (512, 192), (192, 512)], ids=str)
+@pytest.mark.parametrize("size", [0.1, 0.03])  # of the base's norm
+def test_an_adapter_and_its_merge_in_bfloat16_give_one_update(method, shape, size):
+    base, exact, rounded = adapters(shape, size, torch.Generator().manual_seed(0))
+    found = {}
+    for rank in ("signal", "all"):
+        parameters = RECIPES[method] | {"rank": rank}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", spectral.SpectralWarning)
+            one = update(method, base, exact, parameters).double()
+            other = update(method, base, rounded, parameters).double()
+        found[rank] = (
+            (other.norm() / one.norm()).item(),
+            (torch.sum(one * other) / one.norm() / other.norm()).item(),
+        )
+    ratio, cosine = found["signal"]
+    assert 0.95 < ratio < 1.05 and cosine > 0.95
+    # What it is for: where all count, the noise is raised with the rest.
+    ratio, cosine = found["all"]
+    assert cosine < 0.95
+
+
+@pytest.mark.parametrize("method", RANKED)
+def test_without_rounding_noise_both_rules_agree(method):
+    # Updates of full rank, far above what rounding to float32 adds.
+    base, experts = family((60, 90), 3, scale=1.0)
+    both = [update(method, base, experts, RECIPES[method] | {"rank": r}) for r in ("signal", "all")]
+    assert relative_error(both[0], both[1].double().numpy()) < 1e-5
+
+
+def test_the_noise_floor_is_the_largest_singular_value_that_rounding_has():
+    for seed, shape in enumerate([(300, 300), (600, 200)]):
+        base, exact, rounded = adapters(shape, 0.1, torch.Generator().manual_seed(seed))
+        errors = [r.float() - e for r, e in zip(rounded, exact, strict=True)]
+        largest = torch.linalg.matrix_norm(sum(errors), 2).item()
+        least = noise_floor("signal", base, rounded)
+        assert 1 < least / largest < 2.5
+        # What was widened is as coarse as before; what was not is exact.
+        assert noise_floor("signal", base, [r.float() for r in rounded]) == least
+        assert noise_floor("signal", base, exact) < 1e-4 * least
+        assert noise_floor("all", base, rounded) == 0
+
+
 @pytest.mark.parametrize("method", ["iso_c", "task_arithmetic_sb", "tsv_m"])
 @pytest.mark.parametrize("shape", [(600, 700), (700, 600), (600, 600)], ids=str)
 def test_large_matrices_against_float64(method, shape, monkeypatch):
@@ -359,7 +419,49 @@ def test_polar_factor_to_the_last_product(spectrum, condition):
         ("model.embed_tokens.weight", (100, 8), False),
         ("lm_head.weight", (100, 8), False),
         ("transformer.wte.weight", (100, 8), False),
+        ("tok_embeddings.weight", (100, 8), False),
+        ("output.weight", (100, 8), False),
+        ("shared.weight", (100, 8), False),
+        ("model.layers.0.mlp.gate.weight", (4, 8), False),
+        ("model.layers.0.mlp.shared_expert_gate.weight", (1, 8), False),
+        ("model.layers.0.mlp.gate_proj.weight", (24, 8), True),
+        ("encoder.block.0.layer.0.SelfAttention.o.weight", (8, 8), True),
     ],
 )
 def test_subspace_methods_act_on_projections(name, shape, expected):
     assert is_projection(name, shape) == expected
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "llama",
+        "qwen3",
+        "qwen3_moe",
+        "mixtral",
+        "gpt2",
+        "gemma3_text",
+        "olmoe",
+        "gpt_neox",
+        "phimoe",
+    ],
+)
+def test_names_say_what_the_modules_are(kind):
+    # The names are all that a file of weights has; here they are held against the modules.
+    import transformers
+
+    with torch.device("meta"):
+        config = transformers.AutoConfig.for_model(kind)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    vocabulary = {model.get_input_embeddings(), model.get_output_embeddings()}
+    seen = set()
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is None or weight.ndim != 2:
+            continue
+        routes = "router" in type(module).__name__.lower()
+        expected = module not in vocabulary and not routes
+        expected &= not isinstance(module, torch.nn.Embedding)
+        assert is_projection(f"{path}.weight", weight.shape) == expected, path
+        seen.add(expected)
+    assert seen == {True, False}

@@ -9,8 +9,7 @@ import pytest
 import simulate
 from drawing import PAPERS, inputs
 from wildmerge import WildmergeError
-from wildmerge.analysis import scores
-from wildmerge.analysis.comparisons import compare_study
+from wildmerge.analysis import compare_study, gather, scores
 from wildmerge.methods import METHODS
 from wildmerge.reporting.looks import Looks
 from wildmerge.reporting.numbers import signed
@@ -30,7 +29,7 @@ class Tables:
 
     def __init__(self, planned):
         self.scores, self.merges = scores.read(planned)
-        self.comparisons, self.intervals, self.answers = compare_study(planned, seed=0)
+        vars(self).update(compare_study(gather(planned)))
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +96,30 @@ def test_a_merge_without_scores_leaves_a_gap(small):
     drawn = figure("accuracy_by_n").draw(inputs(merges=merges))
     assert line(drawn.axes[0], "TIES").get_xdata().tolist() == [2, 3]
     assert len(figure("gain_by_norm").draw(inputs(merges=merges)).axes) == 2
+
+
+@pytest.mark.parametrize("gone", [("expert-01",), ("expert-01", "expert-02", "expert-03")])
+def test_figures_and_tables_are_made_of_what_there_is(tmp_path, gone):
+    """A base that lost a checkpoint, and one that lost all of its merges."""
+    bases, tasks = ["first", "second"], {"piqa": 60, "boolq": 40}
+    planned = simulate.study(tmp_path, bases, 4, {2: 5, 3: 4, 4: 1}, ["ties", "iso_c"], tasks)
+    planned = [
+        row | {"missing": "it is gone"}
+        if row["base"] == "second" and set(row["members"]) & set(gone)
+        else row
+        for row in planned
+    ]
+    found = Tables(planned)
+    frames = {name: getattr(found, name) for name in (*vars(found),)}
+    for name in ("gain_by_method", "accuracy_by_n", "gain_by_merge", "task_gains", "gain_by_norm",
+                 "norm_by_n", "membership", "task_accuracy"):  # fmt: skip
+        save(figure(name).draw(inputs(**frames)), tmp_path / "x.pdf", tmp_path / "x.png")
+    merged = found.merges.query("base == 'second' and n > 1 and accuracy.notna()")
+    assert merged.empty == (len(gone) == 3)
+    cells = importlib.import_module("wildmerge.reporting.tables.significance").make(
+        inputs(**frames)
+    )
+    assert ("(0 of 1)" in cells[2]) and ("of 5)" in cells[2])
 
 
 def test_a_base_without_a_task_says_so(small):

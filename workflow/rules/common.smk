@@ -97,19 +97,19 @@ def lacks(base, model):
     return source_of(row["repo"]).lacks(row)
 
 
-def revision(wildcards):
-    """The revision to download; a dry run goes on without one, a run does not."""
-    if lack := lacks(wildcards.base, wildcards.model):
-        warn_of(lack)
-    return NEEDS.row(wildcards.base, wildcards.model)["revision"]
+say_once = cache(logger.warning)
 
 
 @cache
-def warn_of(lack):
-    """Say once what the run will be refused for."""
-    logger.warning(
-        f"A checkpoint of config/models.tsv has {lack}. Planning goes on without; a run does not."
-    )
+def present(base, model):
+    """The revision to download; a dry run goes on without one, a run does not."""
+    if lack := lacks(base, model):
+        say_once(
+            f"A checkpoint of config/models.tsv has {lack}. Planning goes on without; a run does "
+            "not."
+        )
+    row, folder = NEEDS.row(base, model), Path(paths.checkpoint(base, model))
+    return source_of(row["repo"]).present(row, folder, say_once)
 
 
 def refuse_missing():

@@ -23,4 +23,7 @@ if __name__ == "__main__":
         store = snakemake.config.get("shared") if source_of(params.repo).shared else None
         names = ("repo", "revision", "files", "pickles", "base")
         key = {"rule": "download"} | {name: params.get(name) for name in names}
-        once(store, key, [output], download, rooms=("sources", "checkpoints", "tensors"))
+        # A third of the job's time, in seconds.
+        wait = 20 * snakemake.resources.runtime
+        rooms = ("sources", "checkpoints", "tensors")
+        once(store, key, [output], download, rooms, patience=wait)

@@ -4,6 +4,7 @@ A job that dies is continued: tasks it had finished lie in a hidden folder besid
 """
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from wildmerge.run import job
@@ -21,6 +22,7 @@ if __name__ == "__main__":
         from wildmerge.files import atomic_file, read_json, write_json
         from wildmerge.run import content, once
         from wildmerge.study import IDENTITY
+        from wildmerge.tensors import known_digest, told_digest
 
         model, suite, prompts = (
             Path(snakemake.input[key]) for key in ("model", "suite", "prompts")
@@ -34,14 +36,17 @@ if __name__ == "__main__":
         if params.generation_backend:
             settings["generation_backend"] = params.generation_backend
 
-        # A merge has written the digest of its weights beside them.
+        # A merge has written the digest of its weights beside them, a verdict that of a checkpoint.
         summary = snakemake.input.get("summary")
-        known = read_json(summary)["output_digest"] if summary else None
+        digest = known_digest
+        if summary:
+            told = read_json(summary)["output_digest"]
+            digest = partial(told_digest, told=told, by=summary)
 
         def score() -> None:
             """Score the model, write both outputs and forget the finished tasks."""
             scores, outcomes = evaluate(
-                model, suite, prompts, resume=resume, weights_digest=known, **settings
+                model, suite, prompts, resume=resume, digest=digest, **settings
             )
             with atomic_file(snakemake.output.questions) as part:
                 pq.write_table(outcomes, part, compression="zstd")
@@ -55,7 +60,11 @@ if __name__ == "__main__":
             key |= {
                 "model": content(model),
                 "suite": read_json(suite / "suite.json")["digest"],
+                "clusters": read_json(suite / "suite.json").get("clusters", {}),
                 "prompts": read_json(prompts / "prompts.json")["digest"],
                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             }
-        once(store, key, list(snakemake.output), score, rooms=("evaluation", "tensors"))
+        # A third of the job's time, in seconds: what the plan gives it.
+        wait = 20 * snakemake.resources.runtime
+        rooms = ("evaluation", "tensors")
+        once(store, key, list(snakemake.output), score, rooms, patience=wait)

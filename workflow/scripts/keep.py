@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from wildmerge.analysis import read_table
+from wildmerge.analysis import check_digests, read_table
 from wildmerge.files import atomic_folder, read_json
 from wildmerge.merging import moved
 from wildmerge.reporting import model_card
@@ -24,6 +24,7 @@ def link(source, target):
 if __name__ == "__main__":
     what = "keep {base}/{subset}/{recipe} of {study}".format(**snakemake.wildcards)
     with job(snakemake.log[0], what):
+        check_digests([snakemake.input.summary, *snakemake.input.scores])
         summary = read_json(snakemake.input.summary)
         scores = [read_json(path) for path in snakemake.input.scores]
         comparisons = read_table(snakemake.input.comparisons)

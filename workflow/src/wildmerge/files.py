@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,29 @@ def json_digest(value: object) -> str:
     """The sha256 of a value's canonical JSON, as 64 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def stamps(files: Mapping[str, Path]) -> dict[str, list[int]]:
+    """What a file system tells of files without their being read; links are followed.
+
+    Whoever writes to a file changes its stamp, also where its time of modification is set back.
+
+    Args:
+        files: name -> path.
+
+    Returns:
+        Name -> [bytes, nanoseconds of the last modification, of the last change], which JSON keeps;
+        an empty list for a file that is not there.
+    """
+    found: dict[str, list[int]] = {}
+    for name, path in files.items():
+        try:
+            stat = path.stat()
+        except OSError:
+            found[name] = []
+        else:
+            found[name] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return found
 
 
 def sha256_file(path: str | Path) -> str:

@@ -14,6 +14,8 @@ from wildmerge import WildmergeError
 from wildmerge.evaluation import COMPARED_OUTCOMES, NEGATIVE_BITS
 from wildmerge.files import read_json
 
+from .digests import check_digests
+
 DIGITS = 9  # of a gain in points; beyond is rounding, and equal models gain exactly 0
 MODEL = ["base", "subset", "n", "draw", "members", "recipe", "suite"]
 SCORES = [*MODEL, "task", "metric", "value", "stderr", "questions"]
@@ -35,7 +37,8 @@ MERGES = [
 
 TEXT = [
     "base", "subset", "members", "recipe", "suite", "best_model", "task", "metric", "reference",
-    "reference_model", "verdict", "diverged", "left_out",
+    "reference_model", "verdict", "diverged", "left_out", "contrast", "a", "b", "population",
+    "over_members", "outcome",
 ]  # fmt: skip
 
 
@@ -119,8 +122,8 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         `left_out` has a row without numbers in the second and none in the first.
 
     Raises:
-        WildmergeError: a score is not finite, does not belong to its row, or was taken on other
-            tasks or questions than its base's.
+        WildmergeError: a score is not finite, does not belong to its row, was taken on other tasks
+            or questions than its base's, or of other weights than another file has under that name.
     """
     task_rows: list[dict[str, Any]] = []
     merge_rows: list[dict[str, Any]] = []
@@ -156,6 +159,7 @@ def read(plan: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, pd.DataFrame]
         for task, entry in score["tasks"].items():
             keys = ("metric", "value", "stderr", "questions")
             task_rows.append(model | {"task": task} | {key: entry[key] for key in keys})
+    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
     scores = pd.DataFrame(task_rows, columns=SCORES)
     merges = pd.DataFrame(merge_rows, columns=MERGES)
     return scores, with_gains(merges)
@@ -190,7 +194,8 @@ def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV of a study (scores, merges, comparisons, ...) with the types it had."""
     frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
-    return frame.fillna({"members": "", "diverged": "", "left_out": ""})
+    empty = ("members", "diverged", "left_out", "contrast", "over_members")
+    return frame.fillna(dict.fromkeys(empty, ""))
 
 
 def sweep(
@@ -242,14 +247,17 @@ def read_items(path: str | Path) -> pa.Table:
     )
     try:
         columns = pyarrow.parquet.read_schema(path).names
-        if missing := [name for name in COMPARED_OUTCOMES.names if name not in columns]:
+        names = COMPARED_OUTCOMES.names
+        wants = [name for name in names if name != "cluster"]
+        if missing := [name for name in wants if name not in columns]:
             raise WildmergeError(
                 f"{path}: {wanted}, found the columns {', '.join(columns)}, without "
                 f"{', '.join(missing)}. Name the file of outcomes."
             )
-        items = pyarrow.parquet.read_table(path, columns=COMPARED_OUTCOMES.names).cast(
-            COMPARED_OUTCOMES
-        )
+        items = pyarrow.parquet.read_table(path, columns=[n for n in names if n in columns])
+        if "cluster" not in columns:  # of release 0.1: each question stands alone
+            items = items.add_column(3, "cluster", pa.array(np.arange(len(items)), pa.int32()))
+        items = items.cast(COMPARED_OUTCOMES)
     except (pa.ArrowInvalid, IsADirectoryError) as error:
         raise WildmergeError(
             f"{path}: {wanted}, found something else ({' '.join(str(error).split())}). Name the "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from wildmerge import WildmergeError
-from wildmerge.tensors import Weights, deltas, in_parallel, slices
+from wildmerge.tensors import Weights, deltas, in_parallel, slices, unchanged
 
 SLICE = 1 << 20  # elements of a tensor that are handled at once
 
@@ -27,7 +27,8 @@ def gram_matrices(base: str | Path, experts: dict[str, str | Path]) -> dict[str,
         products <W_i - W_0, W_j - W_0>.
 
     Raises:
-        WildmergeError: a checkpoint has other tensors than the base, or not finite ones.
+        WildmergeError: a checkpoint has other tensors than the base, or not finite ones, or is
+            written to while it is read.
     """
     ours = Weights(base)
     theirs = {model: Weights(folder) for model, folder in experts.items()}
@@ -40,7 +41,14 @@ def gram_matrices(base: str | Path, experts: dict[str, str | Path]) -> dict[str,
                 f"other names or shapes. See the verdict on {model} for which, and drop it."
             )
     gram = np.zeros((len(names), k, k))
-    for t, name in enumerate(names):
+    with unchanged([ours, *theirs.values()], f"Products over {ours.folder}"):
+        _fill(gram, ours, theirs)
+    return {"names": np.array(names), "models": np.array(list(theirs)), "gram": gram}
+
+
+def _fill(gram: np.ndarray, ours: Weights, theirs: dict[str, Weights]) -> None:
+    """Add the products of every tensor, in the order of the names, to (T, k, k) float64 zeros."""
+    for t, name in enumerate(sorted(ours)):
         size = torch.Size(ours[name].shape).numel()
         for first in range(0, size, SLICE):
             last = min(first + SLICE, size)
@@ -57,7 +65,6 @@ def gram_matrices(base: str | Path, experts: dict[str, str | Path]) -> dict[str,
                 f"Finite numbers were expected in tensor {name} of {ours.folder} and its "
                 f"checkpoints, found NaN or Inf in {', '.join(models)}. Drop what is broken."
             )
-    return {"names": np.array(names), "models": np.array(list(theirs)), "gram": gram}
 
 
 def _products(start: torch.Tensor, members: list[torch.Tensor], part: slice) -> np.ndarray:

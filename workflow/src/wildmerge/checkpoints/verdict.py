@@ -14,7 +14,7 @@ import torch
 
 from wildmerge import WildmergeError, __version__
 from wildmerge.files import read_json
-from wildmerge.tensors import Digest, Weights
+from wildmerge.tensors import Digest, Weights, remember, unchanged
 
 from .companions import CONVERSIONS
 from .compatibility import TOKEN_ROWS, Findings, find_differences, read_headers
@@ -75,7 +75,8 @@ def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
         checkpoint that cannot be read is refused by its reasons.
 
     Raises:
-        WildmergeError: the base cannot be read, or its numbers are not finite.
+        WildmergeError: the base cannot be read, its numbers are not finite, or weights are written
+            while they are read.
     """
     start = time.monotonic()
     expert = Path(expert)
@@ -92,7 +93,13 @@ def measure(base: str | Path, expert: str | Path, row: dict) -> dict:
         findings = Findings(refusals=[str(error)])
     findings.doubts += record.get("doubts", [])
     if not findings.refusals:
-        _stream(ours, theirs, verdict, findings)
+        where = f"Measuring {verdict['base']}/{verdict['model']}"
+        with unchanged([ours, theirs], where) as (of_ours, of_theirs):
+            _stream(ours, theirs, verdict, findings)
+        if verdict["digest"]:
+            # What follows takes these weights for the measured ones while their files stay.
+            remember(ours, verdict["base_digest"], of_ours)
+            remember(theirs, verdict["digest"], of_theirs)
     verdict["reasons"] = findings.refusals + findings.doubts
     verdict["warnings"] = findings.warnings
     verdict["overridable"] = bool(findings.doubts and not findings.refusals)

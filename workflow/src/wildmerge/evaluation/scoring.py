@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ from .requests import check_requests
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from lm_eval.models.huggingface import HFLM
+
+    from wildmerge.tensors import Weights
 
 
 def load_model(
@@ -116,7 +118,7 @@ def evaluate(
     softmax_dtype: str | None = None,
     device: str | None = None,
     resume: str | Path | None = None,
-    weights_digest: str | None = None,
+    digest: Callable[[Weights], str] | None = None,
 ) -> tuple[dict, pa.Table]:
     """Score a model on a suite.
 
@@ -134,8 +136,8 @@ def evaluate(
         device: see `load_model`; None takes a GPU if there is one.
         resume: a folder in which finished tasks are kept until all are; a later call with the same
             model, prompts and settings starts behind them.
-        weights_digest: of the model, where it is known already; else its weights are read once
-            more for it.
+        digest: gives the digest of the model's weights, where it is known already; None reads them
+            once more for it.
 
     Returns:
         The scores (what the score file holds but for base, subset, recipe and members) and the
@@ -143,20 +145,26 @@ def evaluate(
 
     Raises:
         WildmergeError: prompts of another suite, a folder that is no checkpoint, weights that are
-            not numbers, requests that no backend can answer.
+            not numbers or are written to meanwhile, requests that no backend can answer.
     """
     import torch
 
-    from wildmerge.tensors import folder_digest
+    from wildmerge.tensors import Weights, unchanged, weights_digest
 
     began = time.perf_counter()
     suite, prompts = Path(suite), Path(prompts)
     spec = read_json(suite / "suite.json")
     rendered = _read_prompts(prompts, suite, spec)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    lm = load_model(backend, model, dtype, softmax_dtype, batch_size, device)
+    weights = Weights(model)
     generated = [t for t, entry in spec["tasks"].items() if kind(entry) == GENERATION]
-    with tempfile.TemporaryDirectory() as scratch:
+    # What is loaded may be read from the file as late as it is used.
+    with (
+        unchanged([weights], f"Scoring {model}"),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        model_digest = (digest or weights_digest)(weights)
+        lm = load_model(backend, model, dtype, softmax_dtype, batch_size, device)
         named = tokenizer_digest(lm.tokenizer, chat=has_template(spec))
         if named != rendered["tokenizer_digest"]:
             print(f"{model} has a tokenizer of its own: rendering its prompts anew.", flush=True)
@@ -169,7 +177,7 @@ def evaluate(
             "dtype": dtype,
             "softmax_dtype": softmax_dtype or dtype,
             "device": lm.device.type,
-            "model_digest": weights_digest or folder_digest(model),
+            "model_digest": model_digest,
             "suite_digest": spec["digest"],
             "prompts_digest": rendered["digest"],
             "versions": {
@@ -181,7 +189,7 @@ def evaluate(
             settings["generation_backend"] = generation_backend
         if "chat" in spec:
             settings["chat"] = spec["chat"]
-        kept = _kept_tasks(resume, settings)
+        kept = _kept_tasks(resume, settings | {"clusters": spec.get("clusters")})
         scoring = _Scoring(suite, spec, prompts, rendered["distinct_tokens"], kept)
         load_seconds = time.perf_counter() - began
         others = [task for task in spec["tasks"] if task not in generated]
@@ -276,8 +284,9 @@ def _stderr(groups: Sequence[NDArray[np.float64]]) -> float | None:
 def _read_prompts(prompts: Path, suite: Path, spec: Mapping[str, Any]) -> dict:
     """Read prompts.json; raise WildmergeError if the prompts are of another suite or release."""
     rendered = read_json(prompts / "prompts.json")
-    of_now = rendered["lm_eval"] == version("lm_eval") and "distinct_tokens" in rendered
-    if rendered["suite_digest"] != spec["digest"] or not of_now:
+    of_now = rendered["lm_eval"] == version("lm_eval") and "clusters" in rendered
+    same = rendered.get("clusters") == spec.get("clusters", {})
+    if rendered["suite_digest"] != spec["digest"] or not of_now or not same:
         raise WildmergeError(
             f"Expected the prompts in {prompts} to be rendered from the questions in {suite} by "
             f"this release and lm-eval {version('lm_eval')}, but one of them is older. Delete "
@@ -413,7 +422,7 @@ def _score_task(lm: HFLM, task: str, metric: str, prompts: pa.Table) -> pa.Table
     values = [value for value, _ in lm._loglikelihood_tokens(requests)]
     diverged = not np.isfinite(values).all()
     rows, at = [], 0
-    for row in prompts.select(["member", "doc", "target", "lengths"]).to_pylist():
+    for row in prompts.drop_columns(["contexts", "answers"]).to_pylist():
         loglikelihoods = values[at : at + len(row["lengths"])]
         at += len(loglikelihoods)
         rows.append(
@@ -426,6 +435,8 @@ def _score_task(lm: HFLM, task: str, metric: str, prompts: pa.Table) -> pa.Table
                 else correct(metric, loglikelihoods, row["lengths"], row["target"]),
                 "target": row["target"],
                 "loglikelihoods": loglikelihoods,
+                "lengths": row["lengths"],
+                "cluster": row["cluster"],
             }
         )
     return pa.Table.from_pylist(rows, OUTCOMES)

@@ -8,7 +8,15 @@ import torch
 
 from wildmerge.files import atomic_folder, full_disk, require_space, write_json
 from wildmerge.methods import is_projection, task_arithmetic, tsv_m
-from wildmerge.tensors import Weights, Writer, in_parallel, lazy_tensor, slices, spectral
+from wildmerge.tensors import (
+    Weights,
+    Writer,
+    in_parallel,
+    lazy_tensor,
+    slices,
+    spectral,
+    unchanged,
+)
 
 from .shared import BOUNDS, DIGESTS, NOTES, UPDATE, digests_for, unscaled_recipe
 from .strategies import Pieces, choose_strategy
@@ -26,10 +34,11 @@ def factorize_expert(
         base: folder of the base.
         expert: folder of the checkpoint.
         output: the folder to write; it appears when it is whole.
-        digests: what weights these are, by name; kept beside the factors.
+        digests: of the base's weights and the expert's, by name; kept beside the factors.
 
     Raises:
-        WildmergeError: a file is missing or broken, or the disk is full.
+        WildmergeError: a file is missing or broken, weights have another digest or change
+            meanwhile, or the disk is full.
         torch.linalg.LinAlgError: NaN or Inf in a task vector.
     """
 
@@ -77,18 +86,24 @@ def write_update(
         experts: name -> folder of the checkpoints.
         recipe: an entry of recipes.yaml whose method has `unscaled`.
         output: the folder to write; it appears when it is whole.
-        digests: what weights these are, by name; kept beside the update.
+        digests: of the base's weights and the experts', by name; kept beside the update.
 
     Raises:
-        WildmergeError: a file is missing or broken, or the disk is full.
+        WildmergeError: a file is missing or broken, weights have another digest or change
+            meanwhile, or the disk is full.
     """
     made = unscaled_recipe(recipe, len(experts))
     inputs = start, *members = [Weights(folder) for folder in [base, *experts.values()]]
     shapes = {n: start[n].shape for n in sorted(start) if start[n].dtype.is_floating_point}
     device, where = _device(), f"Writing {output}"
-    salts = digests_for(recipe, experts, digests)
-    strategy = choose_strategy(made, inputs, None, torch.device(device), where, salts)
-    with atomic_folder(output) as folder, full_disk(where, Path(output)):
+    wanted = [digests[name] for name in ("base", *experts)]
+    with (
+        atomic_folder(output) as folder,
+        full_disk(where, Path(output)),
+        unchanged(inputs, where, wanted),
+    ):
+        salts = digests_for(recipe, experts, digests)
+        strategy = choose_strategy(made, inputs, None, torch.device(device), where, salts)
         writer = Writer(folder, {name: (torch.float32, shape) for name, shape in shapes.items()})
         require_space(writer.nbytes, folder, where)
         for name, shape in shapes.items():
@@ -117,11 +132,11 @@ def _write_factors(
     Args:
         folders: of the base and of one or more experts.
         output: the folder to write.
-        digests: what weights these are.
+        digests: of their weights, by name, in the same order.
         sizes: of a projection's shape: the names of its parts and their shapes at full rank.
         parts: of the sum (m, n) float32: its parts, smaller where the rank is not full.
     """
-    start, *experts = (Weights(folder) for folder in folders)
+    inputs = start, *experts = [Weights(folder) for folder in folders]
     shapes = {n: start[n].shape for n in sorted(start) if is_projection(n, start[n].shape)}
     tensors = {
         f"{name}.{part}": (torch.float32, size)
@@ -130,7 +145,11 @@ def _write_factors(
     }
     device, where = _device(), f"Writing {output}"
     notes: dict[str, list[str]] = {}
-    with atomic_folder(output) as folder, full_disk(where, Path(output)):
+    with (
+        atomic_folder(output) as folder,
+        full_disk(where, Path(output)),
+        unchanged(inputs, where, list(digests.values())),
+    ):
         writer = Writer(folder, tensors)
         require_space(writer.nbytes, folder, where)
         for name in shapes:

@@ -58,10 +58,12 @@ def read_ahead(readings: Sequence[Reading]) -> Iterator[tuple[Reading, list[torc
 
     def read(reading: Reading, turn: int) -> list[torch.Tensor]:
         name, whole = reading.name, reading.whole
-        tensors = [weights.read(name, buffers[turn].take(weights, name)) for weights in whole]
+        memory = [buffers[turn].take(weights, name) for weights in whole]
+        tensors = list(readers.map(lambda weights, into: weights.read(name, into), whole, memory))
         return tensors + [lazy_tensor(weights, name) for weights in reading.sources[len(whole) :]]
 
-    with ThreadPoolExecutor(1) as pool:
+    # A folder at a time is not all that a disk gives: as many as the job has cores.
+    with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(torch.get_num_threads()) as readers:
         ahead: Future[list[torch.Tensor]] | None = None
         for i, reading in enumerate(readings):
             tensors = ahead.result() if ahead else read(reading, i % 2)

@@ -169,8 +169,10 @@ class FromSumFactors(Direct):
             return super().pieces(name, base, others)
         assert self.method.from_sum is not None
         factors = self.factors.whole(name, base.shape[0] > base.shape[1], self.device)
-        experts = len(self.inputs) - 1
-        return _pieces_of(self.method.from_sum(factors, experts, **arguments(self.parameters)))
+        experts = [lazy_tensor(weights, name) for weights in self.inputs[1:]]
+        return _pieces_of(
+            self.method.from_sum(factors, base, experts, **arguments(self.parameters))
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,15 @@ import torch
 from wildmerge import WildmergeError, __version__
 from wildmerge.files import atomic_folder, full_disk, require_space
 from wildmerge.methods import check
-from wildmerge.tensors import Digest, SpectralWarning, Weights, Writer, in_parallel, slices
+from wildmerge.tensors import (
+    Digest,
+    SpectralWarning,
+    Weights,
+    Writer,
+    in_parallel,
+    slices,
+    unchanged,
+)
 
 from .checks import check_shapes, not_finite_error, require_equal
 from .companions import check_companions, write_companions
@@ -55,8 +63,9 @@ def merge(
         shared: what was made already for several merges, see `shared`. With factors the result is
             the same up to round-off, with an update to the bit. Without, the merge computes all
             by itself.
-        digests: of the experts' weights by name, on which TIES' choice among equal entries depends;
-            None computes them where the method asks for them.
+        digests: of the weights, `base` and by the experts' names, where something was found of
+            them before: other weights are refused. TIES' choice among equal entries depends on
+            them, too; None computes them where the method asks for them.
 
     Returns:
         The content of summary.json that the merge itself knows: method, digest of the output, L2
@@ -64,7 +73,8 @@ def merge(
 
     Raises:
         WildmergeError: the recipe is not allowed, a file is missing or broken, an expert has other
-            tensors or shapes, a number is not finite, or the disk is full.
+            tensors or shapes, weights have another digest or change meanwhile, a number is not
+            finite, or the disk is full.
     """
     started = time.monotonic()
     base, output = Path(base), Path(output)
@@ -73,11 +83,16 @@ def merge(
     at = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     inputs = [Weights(base), *(Weights(folder) for folder in experts.values())]
     check_shapes(inputs, where)
-    salts = digests_for(recipe, experts, digests) if shared is None else ()
-    strategy = choose_strategy(recipe, inputs, shared, at, where, salts)
     check_companions(base, where)
-    job = _Job(inputs, list(experts), strategy, at, dtype, where)
-    with atomic_folder(output) as folder, full_disk(where, output):
+    wanted = [digests[name] for name in ("base", *experts)] if digests else []
+    with (
+        atomic_folder(output) as folder,
+        full_disk(where, output),
+        unchanged(inputs, where, wanted),
+    ):
+        salts = digests_for(recipe, experts, digests) if shared is None else ()
+        strategy = choose_strategy(recipe, inputs, shared, at, where, salts)
+        job = _Job(inputs, list(experts), strategy, at, dtype, where)
         outcome = job.write_tensors(folder)
         write_companions(base, folder, dtype)
     tensors = outcome.tensors

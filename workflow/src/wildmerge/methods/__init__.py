@@ -30,14 +30,21 @@ __all__ = [
     "schema",
 ]
 
-# Token embeddings and output heads have a row a token: no singular vector of them is a direction
-# between two spaces of the network. Their names in the usual architectures.
-_VOCABULARY = re.compile(r"(^|\.)(embed\w*|lm_head|wte|wpe|word_embeddings)\.weight$")
+# Token embeddings and output heads have a row a token, and routers a row an expert of a mixture: no
+# singular vector of them is a direction between two spaces of the network. Their names in the usual
+# architectures: `shared` is T5's embedding, `output` and `tok_embeddings` are Llama's own names.
+_NO_PROJECTION = re.compile(
+    r"(^|\.)(\w*embed\w*|lm_head|wte|wpe|router|gate|shared_expert_gate)\.weight$"
+    r"|^(model\.)?(output|shared)\.weight$|\.router\.\w+\.weight$"
+)
 
 
 def is_projection(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor is a 2-D weight of an attention or MLP block, where subspace methods act."""
-    return len(shape) == 2 and not _VOCABULARY.search(name)
+    """Whether a tensor is a 2-D weight of an attention or MLP block, where subspace methods act.
+
+    Embeddings, heads and the routers of mixtures of experts are none.
+    """
+    return len(shape) == 2 and not _NO_PROJECTION.search(name)
 
 
 def _declared() -> dict[str, Method]:

@@ -138,9 +138,9 @@ class Method:
         gpu: whether its arithmetic is worth a GPU; a method that mostly reads weights says no.
         other: the function for tensors that are no projections (`is_projection`); None for a method
             that acts on all tensors alike.
-        from_sum: the function of (factors of the sum of the task vectors, number of experts,
-            **parameters), for a method that needs nothing else; several merges then share these
-            factors.
+        from_sum: the function of (factors of the sum of the task vectors, base, experts,
+            **parameters), for a method that needs of the experts no more than their number and
+            format; several merges then share these factors.
         from_experts: whether several merges share the leading factors of each expert, which
             `update` then takes as `factors`.
         scale: the parameters that do no more than multiply the update by a number; merges that
@@ -154,6 +154,7 @@ class Method:
             first tensor, a word an expert, or nothing; `tensors()` walks over each tensor's name,
             base and experts.
         fewest: the fewest experts it is defined for.
+        boosts: the name of the plain method that it boosts, by a parameter `beta`; empty for none.
         version: counts the changes of its code; raising it makes its merges again, where a study
             names the method itself (recipes of recipes.yaml have versions of their own).
         mergekit: the parameters in the names of mergekit's own method of this name; None for a
@@ -178,6 +179,7 @@ class Method:
     salted: bool = False
     bounds: Callable[..., list[str]] | None = None
     fewest: int = 1
+    boosts: str = ""
     version: int = 1
     mergekit: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import task_arithmetic
 from ._method import COMBINE, LAMBDA, Look, Method, Parameter
+from ._rank import RANK, floor
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,7 @@ def update(
     *,
     combine: str,
     lambda_: float,
+    rank: str = "signal",
     rank_tolerance: float = RANK_TOLERANCE,
     factors: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> torch.Tensor:
@@ -31,6 +33,7 @@ def update(
         experts: the W_i, each (m, n).
         combine: `sum` is Eq. 8; `mean` divides it by the number of experts.
         lambda_: the scale λ.
+        rank: which singular values of an expert's task vector count, see `_rank`.
         rank_tolerance: directions with a singular value of at most this share of the expert's
             largest do not enter the Procrustes step.
         factors: of each expert its leading singular values and the vectors on the shorter side,
@@ -53,8 +56,9 @@ def update(
         delta = task_arithmetic.update(base, [expert], combine="sum", lambda_=1.0)
         wide = delta.mT if delta.shape[0] > delta.shape[1] else delta
         values, near = factors[i] if factors else spectral.leading(delta, kept)
-        rank = int((values > rank_tolerance * values[:1]).sum())
-        values, near = values[:rank], near[:rank]
+        least = floor(rank, base, [expert])
+        counted = int(((values > rank_tolerance * values[:1]) & (values > least)).sum())
+        values, near = values[:counted], near[:counted]
         nears.append(near)
         spectra.append(values)
         # V^T = Σ^-1 U^T ΔW: the other side's vectors.
@@ -81,11 +85,11 @@ METHOD = Method(
     parameters={
         "combine": COMBINE,
         "lambda": LAMBDA,
+        "rank": RANK,
         "rank_tolerance": Parameter(
             "Directions of a task vector whose singular value is at most this share of its largest "
             "do not enter TSV-M's Procrustes step; 0 to 1. The default leaves out null spaces "
-            "alone, whose directions are arbitrary; 0.001 also leaves out what rounding to 16 bits "
-            "adds to an adapter.",
+            "alone, whose directions are arbitrary.",
             minimum=RANK_TOLERANCE,
             below=1,
             default=RANK_TOLERANCE,

@@ -167,6 +167,8 @@ def _gains(summary: SheetRow, comparisons: pd.DataFrame) -> list[str]:
     own = comparisons
     for key in ("base", "subset", "recipe"):
         own = own[own[key] == summary[key]]
+    if own.empty:
+        return [lines[0], "", "The study lacks other merges of this subset, and compares none."]
     for row in own.itertuples():
         lines.append(
             f"| {row.suite} | {REFERENCES[row.reference]} (`{row.reference_model}`) "

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from wildmerge.analysis import stats
+from wildmerge.analysis import questions
 from wildmerge.files import read_json
 from wildmerge.study import declaration
 
@@ -68,7 +68,7 @@ def build_page(
         "All merges": every_merge(name, merges, comparisons, looks),
         "Checkpoints": checkpoints(sheet, by_model, merges, comparisons),
         "Cost": cost(merges, summaries, jobs or {}, looks),
-        "Statistics": render("statistics", resamples=stats.RESAMPLES),
+        "Statistics": render("statistics", exact=questions.EXACT),
         "Glossary": render("glossary"),
         "Versions and digests": provenance(scores, summaries, by_model),
         "Data": render("data", files=[*frames], dictionary=dictionary(frames)),
@@ -146,6 +146,7 @@ def _answers(frames: Mapping[str, pd.DataFrame], figures: Sequence[Path], looks:
         sentences=sentences(answers, looks),
         figures=[_picture(path) for path in figures],
         base=answer_table(answers, "base", looks),
+        own=answer_table(answers, "own", looks),
         best=answer_table(answers, "best", looks),
         narrower=None if math.isnan(ratio) else round(100 * (1 - ratio)),
     )

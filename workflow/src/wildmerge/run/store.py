@@ -5,16 +5,25 @@ the source of the rooms of this package that make it. So an outdated entry is ne
 """
 
 import fcntl
+import getpass
 import hashlib
 import json
+import math
+import os
 import shutil
+import socket
+import stat
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wildmerge import WildmergeError
 from wildmerge.files import atomic_file, atomic_folder, sha256_file, write_json
+from wildmerge.words import duration
 
 _HIDDEN = ".snakemake_timestamp"  # Snakemake's own mark in a folder
 
@@ -45,12 +54,14 @@ def once(
     outputs: Iterable[str | Path],
     make: Callable[[], Any],
     rooms: tuple[str, ...],
+    patience: float = math.inf,
 ) -> None:
     """Take the outputs from the store, or make them and leave them there for others.
 
     While one process makes an entry, others that need it wait (a lock of the file system, which
     ends with the process that holds it). Files are copied out of the store, so that they stay when
-    it is removed; folders, which are large, become folders of links into it.
+    it is removed; folders, which are large, become folders of links into it. Who may read and
+    write the store's folder may so with all that is in it, whatever the umask of its maker.
 
     Args:
         store: the folder shared by all; None to make the outputs and share nothing.
@@ -59,6 +70,11 @@ def once(
         outputs: paths of the files and folders that `make` makes; their names differ.
         make: makes the outputs.
         rooms: the parts of this package whose code decides the outputs, such as `evaluation`.
+        patience: seconds to wait for another's entry, since who waits may hold a GPU; then the
+            outputs are made here, and not shared.
+
+    Raises:
+        WildmergeError: this user may not write to the store.
     """
     if store is None:
         make()
@@ -67,9 +83,21 @@ def once(
     key = key | {"package": source(rooms)}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     entry = Path(store) / name[:2] / name
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{entry}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    Path(store).mkdir(parents=True, exist_ok=True)
+    try:
+        lock = _lock(Path(f"{entry}.lock"), patience)
+    except PermissionError as error:
+        raise WildmergeError(
+            f"{_user()} was expected to write to the shared store {store}, but may not write "
+            f"{error.filename}. With GROUP, a group of all who share it, its owners type: "
+            f"chgrp -R GROUP {store}; chmod -R g+rwX {store}; "
+            f"find {store} -type d -exec chmod g+s {{}} + -- then run again."
+        ) from error
+    if lock is None:
+        print(f"Not there after {duration(patience)}: it is made here, for this study alone.")
+        make()
+        return
+    try:
         if entry.exists():
             print(f"Found in the shared store: {entry}", flush=True)
         else:
@@ -82,8 +110,63 @@ def once(
                         shutil.move(target, part / target.name)
                     else:
                         shutil.copy(target, part / target.name)
+                _open_up(part, Path(store))
         for target in targets:
             _take(entry / target.name, target)
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path, patience: float) -> int | None:
+    """Lock an entry, which may not be there yet; None if another still holds it after so long."""
+    access = _access(path.parents[1])
+    umask = os.umask(0)
+    try:
+        path.parent.mkdir(mode=access, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, access & 0o666)
+    finally:
+        os.umask(umask)
+    end, said = time.monotonic() + patience, False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                os.close(lock)
+                return None
+            if not said:
+                holder = os.pread(lock, 200, 0).decode(errors="replace") or "another job"
+                most = "" if patience == math.inf else f", {duration(patience)} at most"
+                print(f"Waiting for {holder}, which makes {path.stem}{most}.", flush=True)
+                said = True
+            time.sleep(min(1, patience / 10))
+        else:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{_user()} on {socket.gethostname()}".encode(), 0)
+            return lock
+
+
+def _user() -> str:
+    """Who runs this, by name; by number where a container knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
+def _access(folder: Path) -> int:
+    """Who may read, write and enter a folder, as chmod takes it."""
+    return stat.S_IMODE(folder.stat().st_mode)
+
+
+def _open_up(made: Path, store: Path) -> None:
+    """Give a folder and all in it the group and the access of the store's folder."""
+    access, group = _access(store), store.stat().st_gid
+    for path in [made, *made.rglob("*")]:
+        if not path.is_symlink():
+            with suppress(PermissionError):  # no member of that group: what all may do stays
+                os.chown(path, -1, group)
+            path.chmod(access if path.is_dir() else access & 0o666)
 
 
 def _take(kept: Path, output: Path) -> None:

@@ -124,6 +124,18 @@ class Source(ABC):
             return "no revision yet: type `make lock`, look at config/models.lock.json, commit it"
         return ""
 
+    def present(self, row: dict[str, str], folder: Path, tell: Callable[[str], None]) -> str:
+        """The revision to bring: another one than before makes all that depends on it again.
+
+        It is asked whenever the workflow is planned, so it has to be quick.
+
+        Args:
+            row: of models.tsv, its revision filled from the lock.
+            folder: where the checkpoint stands here, or will stand.
+            tell: takes a sentence for people about what changed.
+        """
+        return row["revision"]
+
     def named(self, repo: str) -> str:
         """The cell `repo` without the prefix."""
         return repo.removeprefix(self.prefix)

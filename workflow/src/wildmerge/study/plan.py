@@ -62,22 +62,23 @@ def draws_without(
 
     Returns:
         Each subset with its number, from 1, among the draws of all members; 0 where it is none of
-        them.
+        their first `count`.
     """
     members = sorted(members)
-    count = min(count, comb(len(set(members) - set(without)), n))
+    wanted = min(count, comb(len(set(members) - set(without)), n))
+    wanted_of_all = min(count, comb(len(members), n))
     numbers: dict[tuple[str, ...], int] = {}  # of the draws of all members
-    subsets: dict[tuple[str, ...], int] = {}
+    subsets: dict[tuple[str, ...], None] = {}
     attempts = itertools.count()
-    while len(subsets) < count:
+    while len(subsets) < wanted or len(numbers) < wanted_of_all:
         attempt = next(attempts)
         ranks = {m: hashlib.sha256(f"{seed}/{n}/{attempt}/{m}".encode()).digest() for m in members}
         ranked = sorted(members, key=ranks.__getitem__)
         every = tuple(sorted(ranked[:n]))
         numbers.setdefault(every, len(numbers) + 1)
-        subset = tuple(sorted([m for m in ranked if m not in without][:n]))
-        subsets.setdefault(subset, numbers[subset] if subset == every else 0)
-    return subsets
+        if len(subsets) < wanted:
+            subsets[tuple(sorted([m for m in ranked if m not in without][:n]))] = None
+    return {subset: numbers.get(subset, 0) for subset in subsets}
 
 
 def sweep_name(recipe: str, changed: dict) -> str:
@@ -207,9 +208,9 @@ def subsets(
     again = f"w{_six_digits(without)}-" if without else ""
     every = [*checkpoints, *without]
     for n in study.get("sizes", []):
-        if n > len(every):
+        if n > len(every) or min(study["sizes"]) > len(checkpoints):
             raise WildmergeError(
-                f"{where}: sizes up to {len(every)} were expected, since so many "
+                f"{where}: sizes up to {len(checkpoints)} were expected, since so many "
                 f"checkpoints of {base} are in the pool; found {n}. Drop that size or add "
                 "checkpoints to config/models.tsv."
             )

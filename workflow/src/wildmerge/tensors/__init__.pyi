@@ -8,7 +8,15 @@ from .chunks import (
     in_parallel as in_parallel,
     slices as slices,
 )
-from .digest import Digest as Digest, folder_digest as folder_digest
+from .digest import (
+    Digest as Digest,
+    folder_digest as folder_digest,
+    known_digest as known_digest,
+    remember as remember,
+    told_digest as told_digest,
+    unchanged as unchanged,
+    weights_digest as weights_digest,
+)
 from .headers import (
     INDEX as INDEX,
     SINGLE as SINGLE,

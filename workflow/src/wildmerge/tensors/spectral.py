@@ -60,6 +60,14 @@ class Factors:
     vectors: torch.Tensor
     tall: bool
 
+    def above(self, floor: float) -> "Factors":
+        """Without the directions whose singular value is at most `floor`."""
+        rank = int((self.values > floor).sum())
+        if rank == len(self.values):
+            return self
+        values, vectors = self.values[:rank], self.vectors[:, :rank]
+        return Factors(vectors @ (vectors.mT @ self.polar), values, vectors, self.tall)
+
     def rebuild(self, values: torch.Tensor) -> torch.Tensor:
         """U diag(values) V^T: the matrix with other singular values (k,)."""
         matrix = ((self.vectors * values) @ self.vectors.mT) @ self.polar

@@ -63,6 +63,7 @@ class Weights(Mapping[str, Entry]):
         folder: a folder with `model.safetensors`, or shards and `model.safetensors.index.json`.
 
     Attributes:
+        files: name -> path of all files that it consists of, the index among them.
         bytes_read: how many bytes of tensors have been read so far.
 
     Raises:
@@ -72,6 +73,7 @@ class Weights(Mapping[str, Entry]):
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+        self.files: dict[str, Path] = {}
         self.bytes_read = 0
         self._lock = threading.Lock()
         self._files: dict[Path, int] = {}
@@ -80,7 +82,9 @@ class Weights(Mapping[str, Entry]):
         index = self.folder / INDEX
         if index.exists():
             placed = _read_index(index)
-            for shard in sorted(set(placed.values())):
+            shards = sorted(set(placed.values()))
+            self.files = {name: self.folder / name for name in (INDEX, *shards)}
+            for shard in shards:
                 found = _read_entries(self.folder / shard)
                 self._entries |= {n: e for n, e in found.items() if placed.get(n) == shard}
             if lost := sorted(set(placed) - set(self._entries)):
@@ -90,6 +94,7 @@ class Weights(Mapping[str, Entry]):
                     f"folder {self.folder} and make it again."
                 )
         else:
+            self.files = {SINGLE: self.folder / SINGLE}
             self._entries = _read_entries(self.folder / SINGLE)
 
     def __getitem__(self, name: str) -> Entry:

@@ -43,7 +43,9 @@ def draw(inputs: Inputs) -> Figure:
     scores, looks = inputs.scores, inputs.looks
     tasks = scores.groupby("suite")["task"].unique()
     drawn = [
-        (title, gains(rows, tasks[rows["suite"].iloc[0]], looks)) for title, rows in panels(scores)
+        (title, gains(rows, tasks[rows["suite"].iloc[0]], looks))
+        for title, rows in panels(scores)
+        if (rows["recipe"] != "identity").any()  # a base may have lost all of its merges
     ]
     width = max(3.6, 1.4 + 0.5 * max(means.shape[1] for _, means in drawn))
     height = 1.3 + 0.24 * max(len(means) for _, means in drawn)
