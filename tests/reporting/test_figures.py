@@ -9,8 +9,7 @@ import pytest
 import simulate
 from drawing import PAPERS, inputs
 from wildmerge import WildmergeError
-from wildmerge.analysis import scores
-from wildmerge.analysis.comparisons import compare_study
+from wildmerge.analysis import compare_study, gather, scores
 from wildmerge.methods import METHODS
 from wildmerge.reporting.looks import Looks
 from wildmerge.reporting.numbers import signed
@@ -30,7 +29,7 @@ class Tables:
 
     def __init__(self, planned):
         self.scores, self.merges = scores.read(planned)
-        self.comparisons, self.intervals, self.answers = compare_study(planned, seed=0)
+        vars(self).update(compare_study(gather(planned)))
 
 
 @pytest.fixture(autouse=True)

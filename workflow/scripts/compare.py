@@ -1,15 +1,14 @@
-"""Compare all models of a study with their base and the best checkpoint, question by question."""
+"""Compare all models of a study with their base, the best checkpoints and each other."""
 
-from wildmerge.analysis import compare_study
+from wildmerge.analysis import FRAMES, Facts, compare_study, gather, write_outcomes
 from wildmerge.files import atomic_file
 from wildmerge.run import job
 
-SEED = 0  # of the resampling of questions and draws
-
 if __name__ == "__main__":
     with job(snakemake.log[0], f"compare {snakemake.wildcards.study}"):
-        output = snakemake.output
-        paths = output.comparisons, output.intervals, output.answers
-        for frame, path in zip(compare_study(snakemake.params.plan, SEED), paths, strict=True):
-            with atomic_file(path) as part:
-                frame.to_csv(part, index=False)
+        study = gather(snakemake.params.plan, Facts(**snakemake.params.facts))
+        write_outcomes(study, snakemake.output.outcomes)
+        frames = compare_study(study)
+        for name in FRAMES:
+            with atomic_file(snakemake.output[name]) as part:
+                frames[name].to_csv(part, index=False)

@@ -60,6 +60,7 @@ if __name__ == "__main__":
             key |= {
                 "model": content(model),
                 "suite": read_json(suite / "suite.json")["digest"],
+                "clusters": read_json(suite / "suite.json").get("clusters", {}),
                 "prompts": read_json(prompts / "prompts.json")["digest"],
                 "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             }

@@ -41,8 +41,9 @@ _NEVER = re.compile(
     r"|(Account|QOS)NotAllowed|DependencyNeverSatisfied|JobHoldMaxRequeue"
     r"|(Assoc|QOS)Max\w*PerJob(Limit)?|QOSMin\w*"
 )
+_FORGOTTEN = "forgotten"
 # And of one that waits for a person, or for a budget.
-_HELD = re.compile(r"JobHeld\w*|(Assoc|QOS)Grp\w*(Minutes|Billing)\w*")
+_HELD = re.compile(r"JobHeld\w*|launch_failed_requeued_held|(Assoc|QOS)Grp\w*(Minutes|Billing)\w*")
 
 
 def ask(*command: str) -> str | None:
@@ -160,6 +161,7 @@ def unless_hopeless(restart_times: property) -> property:
 # --- Submission ----------------------------------------------------------------------------------
 
 _submission = threading.local()
+_one_at_a_time = threading.Lock()
 
 
 def capped(get_submit_command: Callable[..., str]) -> Callable[..., str]:
@@ -173,10 +175,10 @@ def capped(get_submit_command: Callable[..., str]) -> Callable[..., str]:
         jobs = list(job.jobs) if job.is_group() else [job]
         for option, name in (("-t", "max_runtime"), ("--mem", "max_mem_mb")):
             limits = [limit for one in jobs if (limit := one.resources.get(name))]
-            if limits and f" {option} " in call:
-                before, given, after = call.partition(f" {option} ")
-                asked, *rest = after.split(maxsplit=1)
-                call = " ".join([f"{before}{given}{min(int(asked), *limits)}", *rest])
+            before, given, after = call.partition(f" {option} ")
+            asked, _, rest = after.partition(" ")
+            if limits and asked.isdigit():
+                call = f"{before}{given}{min(int(asked), *limits)} {rest}"
         return call
 
     return command
@@ -213,16 +215,11 @@ def patient(run_job: Callable[..., None]) -> Callable[..., None]:
             executor.logger.info(f"Group {job.jobid} holds jobs {held}.")
         logs = [log for one in jobs for log in one.log]
         _written.update({str(log): _time(str(log)) for log in logs})
-        pause, since = 2.0, time.monotonic()
+        pause, since, words = 2.0, time.monotonic(), None
         while not _stopping(executor).is_set():
-            _submission.noting, _submission.refusal = True, None
-            try:
-                run_job(executor, job)
-            except Exception as error:  # of a group the plugin does not report its own
-                _submission.refusal = str(error.__context__ or error)
-            finally:
-                _submission.noting = False
-            words = _submission.refusal
+            with _one_at_a_time:
+                if words is None or "Submit" in words or _without_twin(executor):
+                    words = _refusal(run_job, executor, job)
             if words is None:
                 return
             in_vain = time.monotonic() - since > PATIENCE and queue(executor.run_uuid) == []
@@ -234,6 +231,42 @@ def patient(run_job: Callable[..., None]) -> Callable[..., None]:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     return submit
+
+
+def _refusal(run_job: Callable[..., None], executor: Any, job: Any) -> str | None:
+    """Submit a job; what Slurm says where it refuses it."""
+    _submission.noting, _submission.refusal = True, None
+    try:
+        run_job(executor, job)
+    except Exception as error:  # of a group the plugin does not report its own
+        return str(error.__context__ or error)
+    finally:
+        _submission.noting = False
+    refusal: str | None = _submission.refusal
+    return refusal
+
+
+def _without_twin(executor: Any) -> bool:
+    """Whether a submission can be repeated: a controller that did not answer may have taken it.
+
+    Then its job, whose number nobody was told, is cancelled.
+    """
+    known = vars(executor).setdefault("_wildmerge_known", set())
+    queued = queue(executor.run_uuid)
+    twins = set(queued or ()) - known
+    if twins:
+        ask("scancel", *twins)
+    return queued is not None
+
+
+def knowing(report: Callable[..., None]) -> Callable[..., None]:
+    """`_report_job_submission_threadsafe` that keeps the numbers of Slurm's for `patient`."""
+
+    def report_submission(executor: Any, job_info: Any) -> None:
+        vars(executor).setdefault("_wildmerge_known", set()).add(job_info.external_jobid)
+        report(executor, job_info)
+
+    return report_submission
 
 
 def _refuse(executor: Any, job: Any, words: str) -> None:
@@ -294,37 +327,53 @@ def cancelling_all(cancel_jobs: Callable[..., None]) -> Callable[..., None]:
 
 
 def noticing(check_active_jobs: Callable[..., Any]) -> Callable[..., Any]:
-    """`check_active_jobs` that ends, with its reason, a job that Slurm will never start."""
+    """`check_active_jobs` that ends a job that Slurm will never start, or knows no more."""
 
     async def check(executor: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
-        _sign_of_life(executor)
         active = [job async for job in check_active_jobs(executor, active_jobs)]
-        reasons = await asyncio.to_thread(_reasons, executor.run_uuid) if active else {}
+        listed = await asyncio.to_thread(_listed, executor.run_uuid) if active else None
         seen = vars(executor).setdefault("_wildmerge_seen", {})
+        soon = False
         for job in active:
-            reason, asked = reasons.get(job.external_jobid, ("", ""))
-            before, seen[job.external_jobid] = seen.get(job.external_jobid), reason
-            # Twice, since a controller that has just started may not know all its nodes.
-            if _NEVER.fullmatch(reason) and reason == before:
+            reason, asked = "", ""
+            if listed is not None:
+                reason, asked = listed.get(job.external_jobid, (_FORGOTTEN, ""))
+            # Three times: a controller that has just started may not know all its nodes.
+            before, times = seen.get(job.external_jobid, ("", 0))
+            times = times + 1 if reason == before else 1
+            seen[job.external_jobid] = reason, times
+            soon |= reason == _FORGOTTEN or bool(_NEVER.fullmatch(reason))
+            if times >= 3 and _NEVER.fullmatch(reason):
                 _end(executor, job, reason, asked)
+            elif times >= 3 and reason == _FORGOTTEN and executor.get_status_command() == "squeue":
+                executor.report_job_error(
+                    job,
+                    msg=f"Slurm has forgotten its job {job.external_jobid}: this run did not look "
+                    "within MinJobAge of its end, and no accounts are kept. ",
+                )
             else:
-                if _HELD.fullmatch(reason) and reason != before:
+                if times == 1 and _HELD.fullmatch(reason):
                     executor.logger.warning(
                         f"Job {job.external_jobid} of Slurm waits for a person or a budget: "
                         f"{reason}. `scontrol show job {job.external_jobid}` tells more."
                     )
                 yield job
+        if soon:  # else later and later
+            settings = executor.workflow.executor_settings
+            executor.next_seconds_between_status_checks = settings.init_seconds_before_status_checks
 
     return check
 
 
-def _reasons(run: str) -> dict[str, tuple[str, str]]:
-    """Job of Slurm's that is pending -> why, and what it asks for in words."""
+def _listed(run: str) -> dict[str, tuple[str, str]] | None:
+    """Job of Slurm's -> why it waits, and what it asks for in words; None without an answer."""
     rows = ask(
-        *("squeue", "--name", run, "--noheader", "--states=PENDING"),
+        *("squeue", "--name", run, "--noheader", "--states=all"),
         "--format=%i|%r|%l (days-hours:minutes) and %m in partition %P",
     )
-    parts = [row.split("|", 2) for row in (rows or "").splitlines()]
+    if rows is None:
+        return None
+    parts = [row.split("|", 2) for row in rows.splitlines()]
     return {job: (reason, asked) for job, reason, asked in parts}
 
 
@@ -363,14 +412,15 @@ def signing_on(post_init: Callable[..., None]) -> Callable[..., None]:
         json.dump({"host": socket.gethostname(), "pid": os.getpid()}, file)
         file.flush()
         executor._wildmerge_run = file
+        threading.Thread(target=_give_signs_of_life, args=(executor,), daemon=True).start()
 
     return start
 
 
-def _sign_of_life(executor: Any) -> None:
-    if run := getattr(executor, "_wildmerge_run", None):
+def _give_signs_of_life(executor: Any) -> None:
+    while not _stopping(executor).wait(SILENCE / 10):
         with contextlib.suppress(OSError):
-            os.utime(run.name)
+            os.utime(executor._wildmerge_run.name)
 
 
 def signing_off(shutdown: Callable[..., None]) -> Callable[..., None]:
@@ -456,9 +506,8 @@ def after_dead_runs(prepare_dag: Callable[..., None]) -> Callable[..., None]:
     """`Workflow._prepare_dag` that first ends what a killed run left, and takes off its lock."""
 
     def prepare(workflow: Any, *arguments: Any, **settings: Any) -> None:
-        plugin = workflow.executor_plugin
-        mine = workflow.is_main_process and plugin is not None and plugin.name.endswith("slurm")
-        if mine and shutil.which("squeue"):
+        runs = workflow.executor_plugin is not None and not workflow.dryrun
+        if runs and workflow.is_main_process and shutil.which("squeue"):
             _end_dead_runs()
         prepare_dag(workflow, *arguments, **settings)
 

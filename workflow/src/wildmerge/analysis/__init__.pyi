@@ -1,6 +1,12 @@
 """From scores to tidy tables, differences, intervals and tests."""
 
-from . import scores as scores, stats as stats
-from .comparisons import compare_study as compare_study, report_two as report_two
+from . import power as power, questions as questions, scores as scores, stats as stats
+from .comparisons import FRAMES as FRAMES, compare_study as compare_study, report_two as report_two
 from .digests import check_digests as check_digests
+from .outcomes import (
+    Facts as Facts,
+    gather as gather,
+    read_study as read_study,
+    write_outcomes as write_outcomes,
+)
 from .scores import MODEL as MODEL, read_table as read_table, sweep as sweep

@@ -2,237 +2,361 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
+from scipy import stats as distributions
 
 from wildmerge import WildmergeError
 
-from . import stats
-from .digests import check_digests
-from .scores import DIGITS, MODEL, left_out, read_items
+from . import methods, stats
+from .best import Experts, MeanOverBest, OverBest, listed, ranked
+from .outcomes import Facts, Outcomes, StudyOutcomes, read_outcomes
+from .populations import (
+    Merges,
+    Spread,
+    ends,
+    headline,
+    share_over_questions,
+    true_spread,
+    weakened,
+    widened,
+)
+from .questions import LEVEL, Moments, least_p, paired_test, smallest_seen
+from .scores import DIGITS, MODEL
 
 KEYS = ["base", "suite"]
-ALPHA = 1 - stats.LEVEL
+ALPHA = 1 - LEVEL
+BEST = ("own", "best")  # references that are the best of several checkpoints
+POPULATION_ENDS = [
+    f"{population}_{end}"
+    for population in ("questions", "draws", "both", "checkpoints")
+    for end in ("low", "high")
+]
 COMPARISONS = [
-    *MODEL, "reference", "reference_model", "gain", "low", "high", "width_to_unpaired",
-    "p", "p_false_discovery", "p_holm", "verdict",
+    *MODEL, "reference", "reference_model", "gain", "gain_corrected", "low", "high",
+    "width_to_unpaired", "differing", "se", "se_clustered", "mde", "p_least", "p",
+    "p_false_discovery", "p_holm", "p_equal", "p_equal_holm", "verdict",
 ]  # fmt: skip
-INTERVALS = [
-    *KEYS, "recipe", "n", "reference", "models", "share", "share_low", "share_high",
-    "share_above", "share_below", "gain", "questions_low", "questions_high", "draws_low",
-    "draws_high", "planned",
+_SUMMARY = [
+    "reference", "models", "share", "share_low", "share_high", "share_questions_low",
+    "share_questions_high", "share_null_low", "share_null_high", "share_above", "share_below",
+    "true_sd", "share_true", "gain", "gain_corrected", *POPULATION_ENDS, "planned",
 ]  # fmt: skip
+INTERVALS = [*KEYS, "recipe", "n", *_SUMMARY]
 ANSWERS = [
-    *KEYS, "recipe", "reference", "models", "share", "share_above", "share_below", "gain",
-    "questions_low", "questions_high", "draws_low", "draws_high", "p", "p_holm", "verdict",
-    "planned",
+    *KEYS, "recipe", *_SUMMARY, "bases_low", "bases_high", "mde", "population", "p", "p_holm",
+    "p_equal", "p_equal_holm", "verdict",
 ]  # fmt: skip
+RANKED = [
+    *MODEL, "rank", "gain", "gain_corrected", "low", "high", "contender", "over_members",
+]  # fmt: skip
+FRAMES = {
+    "comparisons": COMPARISONS,
+    "intervals": INTERVALS,
+    "answers": ANSWERS,
+    "methods": methods.METHODS,
+    "best": RANKED,
+}
 
 
-class Outcomes(NamedTuple):
-    """Who was right on which question.
+class _Against(NamedTuple):
+    """Models' differences to a reference, a row a model of `who`.
 
-    correct: (models, questions) float32; tasks: names; stratum: (questions,) int, the task of each
-    question; weight: (questions,) float64, so that `correct @ weight` is the mean over tasks.
+    who: rows of the models; gain: points; replicates: (rows, resamples) points; sums: (rows,
+    clusters), None for the best of several checkpoints, which `over` describes, those `among`
+    (checkpoints, rows); null: (rows, resamples) gains without any true one, points, where that
+    makes sense.
     """
 
-    correct: np.ndarray
-    tasks: list[str]
-    stratum: np.ndarray
-    weight: np.ndarray
+    who: np.ndarray
+    gain: np.ndarray
+    replicates: np.ndarray
+    sums: np.ndarray | None = None
+    over: OverBest | None = None
+    among: np.ndarray | None = None
+    null: np.ndarray | None = None
 
-
-def read_outcomes(paths: Sequence[str | Path]) -> Outcomes:
-    """Read the items files of models that answered the same questions.
-
-    Raises:
-        WildmergeError: the questions of two files differ.
-    """
-    first = read_items(paths[0])
-    questions = first.drop_columns("correct")
-    correct = np.empty((len(paths), len(first)), np.float32)
-    for i, path in enumerate(paths):
-        items = read_items(path)
-        if not items.drop_columns("correct").equals(questions):
-            raise WildmergeError(
-                f"Models are compared on the same questions in the same order, but {path} "
-                f"({len(items)} questions) and {paths[0]} ({len(first)}) hold others. One of the "
-                "two is older than the suite: delete its scores and evaluate it again."
-            )
-        correct[i] = items["correct"]
-    tasks = pc.unique(first["task"]).to_pylist()
-    stratum = pc.index_in(first["task"], pa.array(tasks)).to_numpy().astype(int)
-    weight = stats.weights(stratum, np.full(len(tasks), 1 / len(tasks)))
-    return Outcomes(correct, tasks, stratum, weight)
-
-
-def _verdict(gain: float, p: float) -> str:
-    """What an adjusted p-value allows to say: `above`, `below`, or `not told apart`."""
-    if not p < ALPHA:
-        return "not told apart"
-    return "above" if gain > 0 else "below"
-
-
-def _interval(replicates: np.ndarray) -> np.ndarray:
-    """The interval of replicates over questions; none (NaN) where nothing varies."""
-    interval = stats.percentile(replicates)
-    return np.where(np.ptp(interval, axis=-1, keepdims=True) > 1e-12, interval, np.nan)
-
-
-class _Reference:
-    """A model that others are compared with, on the questions kept for that."""
-
-    def __init__(self, outcomes: Outcomes, at: int, seed: int) -> None:
-        self.outcomes, self.at = outcomes, at
-        correct, _, stratum, weight = outcomes
-        self.difference = correct - correct[at]
-        gain = 100 * (self.difference.astype(np.float64) @ weight)
-        self.gain = gain.round(DIGITS)
-        self.accuracy = 100 * stats.resample_questions(correct, weight, stratum, seed)
-        self.replicates = self.accuracy - self.accuracy[at]
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """The places of some models among `who`."""
+        return np.flatnonzero(np.isin(self.who, rows))
 
 
 class _Mean(NamedTuple):
-    """The mean gain of some models, question by question (questions,) and by resample."""
+    """A mean gain, to be averaged over bases: its sums by cluster, or its replicates; variance."""
 
-    difference: np.ndarray
-    weight: np.ndarray
+    tasks: tuple[str, ...]
+    clusters: np.ndarray
+    sums: np.ndarray | None
     replicates: np.ndarray
-    tasks: list[str]
+    gain: float
 
 
 class _Group:
     """The models of one base on one suite and what they are compared with."""
 
-    def __init__(self, rows: pd.DataFrame, pool: int, seed: int) -> None:
-        self.rows, self.pool, self.seed = rows.reset_index(drop=True), pool, seed
-        outcomes = read_outcomes(list(rows["items"]))
-        self.references: dict[str, _Reference] = {}
-        base = self.rows.index[self.rows["subset"] == "base"]
+    def __init__(
+        self, rows: pd.DataFrame, outcomes: Outcomes, pool: int, facts: Facts, seed: int
+    ) -> None:
+        self.rows, self.pool, self.facts, self.seed = rows, pool, facts, seed
+        self.outcomes, self.questions = outcomes, outcomes.questions
+        self.sums = outcomes.sums()
+        self.members = [frozenset(text.split(";")) - {""} for text in rows["members"]]
+        self.accuracy = self.sums.sum(1)
+        self.replicates = self.questions.resample(self.sums, seed)
+        self.single = ((rows["n"] == 1) & (rows["recipe"] == "identity")).to_numpy()
+        self.merged = np.flatnonzero((rows["recipe"] != "identity").to_numpy())
+        self.references: dict[str, _Against] = {}
+        self.base: int | None = None
+        base = np.flatnonzero((rows["subset"] == "base").to_numpy())
         if len(base):
-            self.references["base"] = _Reference(outcomes, base[0], seed)
-        self.single = (self.rows["n"] == 1) & (self.rows["recipe"] == "identity")
-        singles = self.rows.index[self.single]
-        if len(singles):
-            share = np.full(len(outcomes.tasks), 1 / len(outcomes.tasks))
-            correct, tasks, stratum, _ = outcomes
-            chosen, judge = stats.best_by_split(correct[singles], stratum, share, seed)
-            weight = stats.weights(stratum[judge], share)
-            half = Outcomes(correct[:, judge], tasks, stratum[judge], weight)
-            self.references["best"] = _Reference(half, singles[chosen], seed)
+            self.base = int(base[0])
+            self.references["base"] = self._against_base(self.base)
+        singles = np.flatnonzero(self.single)
+        self.experts: Experts | None = None
+        if len(singles) and len(self.merged):
+            self.experts = Experts.of(self.questions, self.sums, singles, self.merged)
+            names = rows["subset"].to_numpy()[singles]
+            own = np.array([[name in self.members[m] for m in self.merged] for name in names])
+            whole = np.array([len(self.members[m]) for m in self.merged]) == own.sum(0)
+            if whole.all():
+                self.references["own"] = self._against_best(own)
+            self.references["best"] = self._against_best(np.ones_like(own))
 
-    def comparisons(self) -> pd.DataFrame:
+    def _against_base(self, base: int) -> _Against:
+        who = np.array([i for i in range(len(self.rows)) if i != base], int)
+        sums = self.sums[who] - self.sums[base]
+        replicates = 100 * (self.replicates[who] - self.replicates[base])
+        null = 100 * self.questions.flip(sums, self.seed)
+        return _Against(
+            who,
+            (100 * sums.sum(1)).round(DIGITS),
+            replicates.round(DIGITS),
+            sums,
+            null=null.round(DIGITS),
+        )
+
+    def _against_best(self, among: np.ndarray) -> _Against:
+        assert self.experts is not None
+        margin = self.facts.margin / 100
+        over = self.experts.over_best(among, self.accuracy, self.merged, self.replicates, margin)
+        return _Against(
+            self.merged,
+            over.gain.round(DIGITS),
+            over.replicates.round(DIGITS),
+            over=over,
+            among=among,
+        )
+
+    def comparisons(self) -> Iterator[pd.DataFrame]:
         """A row a model and reference, as `COMPARISONS` but for what is corrected."""
-        frames = [pd.DataFrame(columns=COMPARISONS)]
-        for name, reference in self.references.items():
-            at = reference.at
-            who = self.rows.index[(self.rows["n"] > (0 if name == "base" else 1))]
-            interval = _interval(reference.replicates[who])
-            # Another resample for the reference than for the model: as if on other questions.
-            shuffle = np.random.default_rng(self.seed).permutation(reference.accuracy.shape[1])
-            apart = reference.accuracy[who] - reference.accuracy[at][shuffle]
-            found = self.rows.loc[who, MODEL].assign(
+        for name, found in self.references.items():
+            if not len(found.who):
+                continue
+            over, at = found.over, self.base
+            best = np.full(len(found.who), at) if over is None else over.best
+            own = found.sums if found.sums is not None else self.sums[found.who] - self.sums[best]
+            moments = Moments.of(self.questions, own)
+            if over is None:
+                p = paired_test(own)
+                low, high = (100 * end for end in moments.interval(p))
+                corrected = np.full(len(found.who), np.nan)
+            else:
+                p, low, high, corrected = over.p, over.low, over.high, over.corrected
+            error = np.sqrt(self.questions.variance(own))
+            unpaired = self.questions.variance(self.sums)
+            apart = np.sqrt(unpaired[found.who] + unpaired[best])
+            correct = self.outcomes.correct
+            differing = [
+                int((correct[i] != correct[j]).sum()) for i, j in zip(found.who, best, strict=True)
+            ]
+            yield self.rows.loc[found.who, MODEL].assign(
                 reference=name,
-                reference_model=self.rows.loc[at, "subset"],
-                gain=reference.gain[who],
-                low=interval[:, 0],
-                high=interval[:, 1],
-                width_to_unpaired=np.diff(interval)[:, 0] / np.diff(_interval(apart))[:, 0],
-                p=stats.paired_test(reference.difference[who], reference.outcomes.weight),
+                reference_model=self.rows["subset"].to_numpy()[best],
+                gain=found.gain,
+                gain_corrected=corrected,
+                low=low.round(DIGITS),
+                high=high.round(DIGITS),
+                width_to_unpaired=np.where(error > 0, error / np.maximum(apart, 1e-12), np.nan),
+                differing=differing,
+                se=100 * self._plain_error(found.who, best),
+                se_clustered=100 * error,
+                mde=100 * smallest_seen(error, 1),
+                p_least=least_p(own),
+                p=p,
+                p_equal=moments.equal(self.facts.margin / 100) if over is None else over.equal,
             )
-            frames.append(found)
-        return pd.concat([frame for frame in frames if len(frame)] or frames[:1])
 
-    def cells(self, keys: list[str]) -> Iterator[tuple[Any, str, pd.DataFrame]]:
+    def _plain_error(self, who: np.ndarray, best: np.ndarray) -> np.ndarray:
+        """Standard errors of the gains as if no question depended on another."""
+        questions, correct = self.questions, self.outcomes.correct
+        square = np.zeros(len(who))
+        for s in range(len(questions.tasks)):
+            own = questions.stratum == s
+            count = int(own.sum())
+            apart = correct[np.ix_(who, own)] - correct[np.ix_(best, own)]
+            square += apart.var(axis=1) / max(count - 1, 1) / len(questions.tasks) ** 2
+        return np.sqrt(square)
+
+    def cells(self, keys: list[str]) -> Iterator[tuple[Any, str, np.ndarray]]:
         """Yield (key, reference's name, rows) of sets of merges; n = 1 holds the checkpoints."""
-        rows = self.rows[self.rows["recipe"] != "identity"]
+        rows = self.rows.loc[self.merged]
         if "n" in keys:
             rows = pd.concat([self.rows[self.single], rows])
         for key, cell in rows.groupby(keys, sort=False):
-            for name in self.references:
-                yield key, name, cell
+            for name, found in self.references.items():
+                if np.isin(cell.index, found.who).all():
+                    yield key, name, cell.index.to_numpy()
 
-    def mean(self, cell: pd.DataFrame, name: str) -> _Mean:
+    def _merges(self, name: str, cell: np.ndarray) -> Merges:
+        found = self.references[name]
+        at = found.at(cell)
+        rows = self.rows.loc[found.who[at]]
+        return Merges(
+            found.gain[at], found.replicates[at], rows["n"].to_numpy(),
+            [self.members[i] for i in found.who[at]], bool((rows["draw"] > 0).all()), self.pool,
+        )  # fmt: skip
+
+    def mean(self, cell: np.ndarray, name: str) -> _Mean:
         """The mean over some models of their difference to a reference."""
-        reference = self.references[name]
-        difference = reference.difference[cell.index].mean(0)
-        replicates = reference.replicates[cell.index].mean(0)
-        outcomes = reference.outcomes
-        return _Mean(difference, outcomes.weight, replicates, outcomes.tasks)
+        found = self.references[name]
+        at = found.at(cell)
+        sums = None if found.sums is None else found.sums[at].mean(0)
+        gain = float(found.gain[at].mean())
+        replicates = found.replicates[at].mean(0)
+        return _Mean(self.questions.tasks, self.questions.size, sums, replicates, gain)
 
-    def summary(self, cell: pd.DataFrame, name: str) -> dict[str, Any]:
-        """The mean gain of some models over a reference, with its intervals."""
-        reference = self.references[name]
-        gains = reference.gain[cell.index]
-        low, high = _interval(reference.replicates[cell.index].mean(0))
-        found = {"models": len(cell), "share": 100 * (gains > 0).mean(), "gain": gains.mean()}
-        found |= {"questions_low": low, "questions_high": high}
-        if not (cell["draw"] > 0).all():
-            return found  # named groups and single checkpoints are no sample of anything
-        sizes = cell["n"].unique()
-        parts = [gains[cell["n"] == n] for n in sizes]
-        subsets = [math.comb(self.pool, n) for n in sizes]
-        interval = stats.mean_over_draws(parts, subsets, self.seed)
-        if interval and interval[1] - interval[0] > 1e-12:
-            found["draws_low"], found["draws_high"] = interval
-        if len(sizes) == 1:
-            interval = stats.share_over_draws((gains > 0).sum(), len(gains), subsets[0])
+    def summary(self, cell: np.ndarray, name: str) -> dict[str, Any]:
+        """The mean gain of some models over a reference, with its intervals and tests."""
+        found = self.references[name]
+        at, merges = found.at(cell), self._merges(name, cell)
+        mean, margin = float(merges.gain.mean()), self.facts.margin
+        said: dict[str, Any] = {
+            "models": len(at), "share": 100 * float((merges.gain > 0).mean()), "gain": mean,
+        }  # fmt: skip
+        if found.over is None and found.sums is not None:
+            sums = found.sums[at].mean(0, keepdims=True)
+            moments = Moments.of(self.questions, sums)
+            p = paired_test(sums)
+            low, high = (100 * float(end[0]) for end in moments.interval(p))
+            test = float(p[0]), float(moments.equal(margin / 100)[0])
+            variance = 1e4 * float(self.questions.variance(sums)[0])
+        else:
+            assert found.over is not None
+            over = self._mean_over_best(found, at)
+            low, high = over.interval()
+            said["gain_corrected"] = float(found.over.corrected[at].mean())
+            variance = float(merges.replicates.mean(0).var())
+            test = over.p, over.equal(margin)
+        said |= {"questions_low": low, "questions_high": high}
+        said["mde"] = float(smallest_seen(math.sqrt(variance)))
+        shares = share_over_questions(merges)
+        said["share_questions_low"], said["share_questions_high"] = shares
+        if found.null is not None:
+            null = found.null[at]
+            share = 100 * ((null > 0).mean(0) + (null == 0).mean(0) / 2)
+            tail = 50 * ALPHA
+            said["share_null_low"], said["share_null_high"] = np.percentile(
+                share, [tail, 100 - tail]
+            )
+        spreads: dict[str, Spread] = {}
+        if merges.drawn:
+            more, spreads = ends(merges, variance, self.seed)
+            if found.over is not None and not math.isnan(low):
+                for name_ in {"both", "checkpoints"} & spreads.keys():
+                    wide = widened((low, high), mean, spreads[name_], variance)
+                    more[f"{name_}_low"], more[f"{name_}_high"] = wide
+            said |= more
+            said["true_sd"], said["share_true"] = true_spread(merges)
+            sizes = np.unique(merges.n)
+            subsets = math.comb(self.pool, int(sizes[0]))
+            above = int((merges.gain > 0).sum())
+            interval = stats.share_over_draws(above, len(at), subsets) if len(sizes) == 1 else None
             if interval:
-                found["share_low"], found["share_high"] = 100 * interval[0], 100 * interval[1]
-        return found
+                said["share_low"], said["share_high"] = 100 * interval[0], 100 * interval[1]
+        about = headline(self.facts.population, spreads, mean, test)
+        said |= about
+        wider = spreads.get(about["population"])
+        said["p_equal"] = test[1] if wider is None else max(test[1], wider.equal(mean, margin))
+        if wider is not None and found.over is not None:
+            said["p"] = weakened(test[0], abs(mean), wider, variance)
+        return said
+
+    def _mean_over_best(self, found: _Against, at: np.ndarray) -> MeanOverBest:
+        """The mean of some merges against the best of each one's set."""
+        assert self.experts is not None and found.among is not None
+        who = found.who[at]
+        apart = self.sums[who].mean(0) - self.sums[self.experts.rows]
+        return MeanOverBest(
+            100 * float(self.accuracy[who].mean()),
+            100 * self.accuracy[self.experts.rows],
+            100 * np.sqrt(self.questions.variance(apart)),
+            found.among[:, at],
+        )
+
+    def ranked(self) -> pd.DataFrame:
+        """The merges by their gain over the base."""
+        if self.base is None or not len(self.merged):
+            return pd.DataFrame(columns=RANKED)
+        found = self.references["base"]
+        at = found.at(self.merged)
+        assert found.sums is not None
+        order = ranked(self.questions, found.sums[at], found.replicates[at] / 100)
+        frame = self.rows.loc[self.merged, MODEL].assign(
+            rank=order.rank, gain=found.gain[at], gain_corrected=order.corrected, low=order.low,
+            high=order.high, contender=order.contender, over_members=self._over_members(),
+        )  # fmt: skip
+        return frame.sort_values("rank")
+
+    def _over_members(self) -> list[str]:
+        if self.experts is None:
+            return [""] * len(self.merged)
+        names = self.rows["subset"].to_numpy()[self.experts.rows]
+        said = []
+        for place, row in enumerate(self.merged):
+            gains = dict(zip(names, 100 * self.experts.gain[:, place], strict=True))
+            said.append(listed([n for n in names if n in self.members[row]], gains))
+        return said
 
 
-def compare_study(
-    plan: Sequence[Mapping[str, Any]], seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Compare every model of a study with its base and with the best checkpoint.
+def compare_study(study: StudyOutcomes, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Compare every model of a study with its base and with the best checkpoints.
 
-    Reference `base` is the base; `best` is the best checkpoint, chosen on one half of the
-    questions and compared with on the other half. Models that differ on no question have no
-    interval.
+    References: `base`; `own`, the best of a merge's own members; `best`, the best of all single
+    checkpoints (see `best`). Questions of one cluster count as one. `docs/data.md` says what each
+    column holds.
 
     Args:
-        plan: one dict an evaluated model and suite, as for `scores.read`, with the path items;
-            models that are `scores.left_out` are in no frame.
+        study: outcomes and what the study declares.
         seed: of the resampling.
 
     Returns:
-        Three frames, gains in percentage points, shares in percent:
-        `COMPARISONS`, a row a model and reference: the gain, its 95 % interval over questions and
-        the width of that interval relative to an unpaired one, the p-value of `stats.paired_test`
-        alone, and adjusted by Benjamini-Hochberg and by Holm for all merges of the study against
-        that reference (single checkpoints are a family of their own), and the verdict at a false
-        discovery rate of 5 %;
-        `INTERVALS`, a row a base, suite, recipe, n and reference: the share above the reference
-        with its interval over draws, the shares significantly above and below, the mean gain with
-        its intervals over questions and over draws, of how many planned models;
-        `ANSWERS`, the same over all merges of a recipe, with the test of their mean gain, adjusted
-        by Holm for all rows with that reference. Base `average` is the mean over bases.
-
-    Raises:
-        WildmergeError: the questions of two files differ, or two files are of different weights
-            under one name.
+        Frames by name, gains in percentage points, shares in percent:
+        `comparisons`, a row a model and reference, tested alone, and adjusted by Benjamini-Hochberg
+        and by Holm for all merges of the study against that reference (single checkpoints are a
+        family of their own), with the verdict at a false discovery rate of 5 %;
+        `intervals`, a row a base, suite, recipe, n and reference;
+        `answers`, the same over all merges of a recipe, with the test of their mean gain, adjusted
+        by Holm for all rows with that reference; base `average` is the mean over bases;
+        `methods`, two recipes on the same subsets (`methods.compare`);
+        `best`, the merges of a base by their gain.
     """
-    check_digests(row.get(key) for row in plan for key in ("scores", "summary"))
-    frame = pd.DataFrame(plan)
-    frame["members"] = frame["members"].map(";".join)
-    pools = frame.groupby("base")["pool"].max().to_dict()
-    cells_of = frame[[*KEYS, "recipe", "n"]].itertuples(index=False, name=None)
+    pools = study.plan.groupby("base")["pool"].max().to_dict()
+    cells_of = study.plan[[*KEYS, "recipe", "n"]].itertuples(index=False, name=None)
     planned = Counter(key for cell in cells_of for key in (cell, cell[:-1]))
-    frame = frame[[not why for why in left_out(plan)]]
     models: list[pd.DataFrame] = []
+    order: list[pd.DataFrame] = []
     cells: list[dict[str, Any]] = []
     means: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
     shared: dict[tuple[str, str, str], list[tuple[int, _Mean]]] = {}
-    for (base, suite), rows in frame.groupby(KEYS, sort=False):
-        group = _Group(rows, pools[base], seed)
-        models.append(group.comparisons())
+    for base, suite, rows, outcomes in study:
+        group = _Group(rows, outcomes, pools[base], study.facts, seed)
+        models += group.comparisons()
+        order.append(group.ranked())
         key = {"base": base, "suite": suite}
         for (recipe, n), name, cell in group.cells(["recipe", "n"]):
             found = group.summary(cell, name) | {"planned": planned[base, suite, recipe, n]}
@@ -240,55 +364,98 @@ def compare_study(
         for (recipe,), name, cell in group.cells(["recipe"]):
             mean = group.mean(cell, name)
             shared.setdefault((suite, recipe, name), []).append((len(means), mean))
-            p = stats.paired_test(mean.difference, mean.weight)[0]
-            found = group.summary(cell, name) | {"p": p, "planned": planned[base, suite, recipe]}
+            found = group.summary(cell, name) | {"planned": planned[base, suite, recipe]}
             means.append(key | {"recipe": recipe, "reference": name} | found)
+        pairs += methods.compare(
+            group.rows, group.members, group.sums, group.replicates, group.outcomes,
+            pools[base], study.facts, seed, key,
+        )  # fmt: skip
     # A frame without rows, of a base with all missing, has no types either.
-    filled = [frame for frame in models if len(frame)] or models[:1]
-    comparisons = _tested(pd.concat(filled).reset_index(drop=True))
+    filled = [frame for frame in models if len(frame)]
+    comparisons = _tested(pd.concat(filled) if filled else pd.DataFrame(columns=COMPARISONS))
     intervals = _with_shares(pd.DataFrame(cells), comparisons, ["recipe", "n"])
     answers = _with_shares(pd.DataFrame(means), comparisons, ["recipe"])
     if len(answers):
-        averages = _averages(answers, shared, frame["base"].nunique())
+        averages = _averages(answers, shared, len({base for base, *_ in study}), study.facts)
         answers = pd.concat([answers, averages], ignore_index=True)
         for _, family in answers.groupby("reference"):
-            answers.loc[family.index, "p_holm"] = stats.holm(family["p"].to_numpy())
-        pairs = zip(answers["gain"], answers["p_holm"], strict=True)
-        answers["verdict"] = [_verdict(gain, p) for gain, p in pairs]
-    return comparisons, intervals.reindex(columns=INTERVALS), answers.reindex(columns=ANSWERS)
+            for p in ("p", "p_equal"):
+                adjusted = stats.holm(family[p].to_numpy(float))
+                answers.loc[family.index, f"{p}_holm"] = adjusted
+        columns = (answers[key] for key in ("gain", "p_holm", "p_equal_holm"))
+        answers["verdict"] = stats.verdicts(*columns)
+    frames = {
+        "comparisons": comparisons,
+        "intervals": intervals,
+        "answers": answers,
+        "methods": methods.tested(pd.DataFrame(pairs)),
+        "best": pd.concat(order) if order else pd.DataFrame(),
+    }
+    return {
+        name: frame.reindex(columns=FRAMES[name]).reset_index(drop=True)
+        for name, frame in frames.items()
+    }
 
 
 def _tested(comparisons: pd.DataFrame) -> pd.DataFrame:
     """Add the corrected p-values and the verdicts; merges and single checkpoints are families."""
-    comparisons = comparisons.reindex(columns=COMPARISONS)
-    comparisons[["p_false_discovery", "p_holm"]] = np.nan
+    comparisons = comparisons.reset_index(drop=True)
+    adjusted = ["p_false_discovery", "p_holm", "p_equal_holm"]
+    comparisons[adjusted] = np.nan
     for _, family in comparisons.groupby(["reference", comparisons["recipe"] == "identity"]):
-        p = family["p"].to_numpy()
+        p = family["p"].to_numpy(float)
         comparisons.loc[family.index, "p_false_discovery"] = stats.false_discovery(p)
         comparisons.loc[family.index, "p_holm"] = stats.holm(p)
-    pairs = zip(comparisons["gain"], comparisons["p_false_discovery"], strict=True)
-    return comparisons.assign(verdict=[_verdict(gain, p) for gain, p in pairs])
+        equal = stats.holm(family["p_equal"].to_numpy(float))
+        comparisons.loc[family.index, "p_equal_holm"] = equal
+    columns = (comparisons[key] for key in ("gain", "p_false_discovery", "p_equal_holm"))
+    return comparisons.assign(verdict=stats.verdicts(*columns))
 
 
 def _averages(
     answers: pd.DataFrame,
-    shared: Mapping[tuple[str, str, str], list[tuple[int, _Mean]]],
+    shared: dict[tuple[str, str, str], list[tuple[int, _Mean]]],
     bases: int,
+    facts: Facts,
 ) -> pd.DataFrame:
     """The mean over bases of each recipe, where all have the same questions and planned merges."""
     found = []
     for (suite, recipe, name), group in shared.items():
         index, means = zip(*group, strict=True)
         rows, first = answers.loc[list(index)], means[0]
-        same = all(m.tasks == first.tasks and np.array_equal(m.weight, first.weight) for m in means)
+        same = all(
+            m.tasks == first.tasks and np.array_equal(m.clusters, first.clusters) for m in means
+        )
         if bases == 1 or len(group) < bases or not same or rows["planned"].nunique() > 1:
             continue
-        low, high = _interval(np.mean([m.replicates for m in means], axis=0))
-        mean = rows[["share", "share_above", "share_below", "gain"]].mean().to_dict()
-        interval = {"questions_low": low, "questions_high": high}
-        p = stats.paired_test(np.mean([m.difference for m in means], axis=0), first.weight)[0]
-        key = {"base": "average", "suite": suite, "recipe": recipe, "reference": name}
-        found.append(key | mean | interval | {"p": p} | rows[["models", "planned"]].sum().to_dict())
+        columns = ["share", "share_above", "share_below", "gain", "gain_corrected"]
+        said: dict[str, Any] = rows.reindex(columns=columns).mean().to_dict()
+        said |= {"base": "average", "suite": suite, "recipe": recipe, "reference": name}
+        said |= {"models": rows["models"].sum(), "planned": rows["planned"].sum()}
+        said["population"] = "questions"
+        gains = rows["gain"].to_numpy(float)
+        spread = Spread(float(gains.var(ddof=1)) / len(gains), len(gains) - 1)
+        said["bases_low"], said["bases_high"] = spread.interval(float(gains.mean()))
+        replicates = np.mean([m.replicates for m in means], axis=0)
+        if first.sums is not None:
+            sums = np.mean([m.sums for m in means], axis=0)[None]
+            even = float(np.square(first.clusters).sum())
+            square, size = np.square(sums).sum(1), np.abs(sums).sum(1)
+            step = np.where(size > 0, square / np.where(size > 0, size, 1), even)
+            moments = Moments(sums.sum(1), square, step, even)
+            p = paired_test(sums)
+            low, high = (100 * float(end[0]) for end in moments.interval(p))
+            said |= {"p": float(p[0]), "p_equal": float(moments.equal(facts.margin / 100)[0])}
+        else:
+            # Of all bases at once, as if their errors were the same ones.
+            low, high = (float(rows[f"questions_{end}"].mean()) for end in ("low", "high"))
+            gain = said["gain"]
+            half = (gain - low if gain > 0 else high - gain) / distributions.norm.ppf(1 - ALPHA / 2)
+            error = Spread(half**2 if half == half else 0.0, math.inf)
+            said |= {"p": error.p(gain), "p_equal": error.equal(gain, facts.margin)}
+        said |= {"questions_low": low, "questions_high": high}
+        said["mde"] = float(smallest_seen(replicates.std()))
+        found.append(said)
     return pd.DataFrame(found)
 
 
@@ -305,18 +472,17 @@ def _with_shares(cells: pd.DataFrame, comparisons: pd.DataFrame, keys: list[str]
     return cells
 
 
-def compare_two(path_a: str | Path, path_b: str | Path, seed: int = 0) -> pd.DataFrame:
+def compare_two(path_a: str | Path, path_b: str | Path) -> pd.DataFrame:
     """Compare two evaluated models, task by task and on the mean over tasks.
 
     Args:
         path_a: items.parquet of one model, results/scores/.../*.items.parquet.
         path_b: that of the other model, on the same suite.
-        seed: of the resampling.
 
     Returns:
         One row a task and a last one, `mean over tasks`: questions, a and b (percent right),
-        difference a - b (points) with its 95 % interval over questions (paired bootstrap) and the
-        p-value of `stats.paired_test`; for tasks it is adjusted by Holm for their number.
+        difference a - b (points) with its 95 % interval over questions (score interval) and the
+        p-value of `questions.paired_test`; for tasks it is adjusted by Holm for their number.
 
     Raises:
         WildmergeError: a file is not there, or the questions of the two differ.
@@ -327,30 +493,32 @@ def compare_two(path_a: str | Path, path_b: str | Path, seed: int = 0) -> pd.Dat
                 f"The outcomes of an evaluated model were expected in {path}, found no file. Name "
                 "two files results/scores/.../SUITE.items.parquet of the same suite."
             )
-    correct, tasks, stratum, weight = read_outcomes([path_a, path_b])
+    outcomes = read_outcomes([path_a, path_b])
+    correct, questions = outcomes.correct, outcomes.questions
     rows = []
-    for i, task in enumerate([*tasks, "mean over tasks"]):
-        own = stratum == i if i < len(tasks) else np.full(len(stratum), True)
-        part = weight[own] / weight[own].sum()
-        a, b = correct[:, own].astype(np.float64) @ part
-        replicates = stats.resample_questions(correct[:, own], part, stratum[own], seed)
-        low, high = 100 * _interval(replicates[0] - replicates[1])
-        p = stats.paired_test(correct[0, own] - correct[1, own], part)[0]
+    for i, task in enumerate([*questions.tasks, "mean over tasks"]):
+        own = (questions.stratum == i) | (i == len(questions.tasks))
+        part = questions.only(own)
+        sums = part.sums(correct[:, own].astype(float))
+        difference = sums[:1] - sums[1:]
+        p = paired_test(difference)
+        low, high = (100 * float(end[0]) for end in Moments.of(part, difference).interval(p))
+        a, b = 100 * sums.sum(1)
         rows.append(
-            {"task": task, "questions": int(own.sum()), "a": 100 * a, "b": 100 * b,
-             "difference": 100 * (a - b), "low": low, "high": high, "p": p}
+            {"task": task, "questions": int(own.sum()), "a": a, "b": b, "difference": a - b,
+             "low": low, "high": high, "p": float(p[0])}
         )  # fmt: skip
     table = pd.DataFrame(rows)
     table.loc[table.index[:-1], "p"] = stats.holm(table["p"].to_numpy()[:-1])
     return table
 
 
-def report_two(path_a: str | Path, path_b: str | Path, seed: int = 0) -> str:
+def report_two(path_a: str | Path, path_b: str | Path) -> str:
     """The comparison of two evaluated models in words and columns, for a terminal.
 
     Args, errors: as for `compare_two`.
     """
-    table = compare_two(path_a, path_b, seed)
+    table = compare_two(path_a, path_b)
     lines = [
         f"a  {path_a}",
         f"b  {path_b}",
@@ -364,10 +532,11 @@ def report_two(path_a: str | Path, path_b: str | Path, seed: int = 0) -> str:
             f"  {interval:17}{row.p:7.2g}"
         )
     last = table.iloc[-1]
-    word = {"above": "a is better", "below": "b is better"}.get(_verdict(last.difference, last.p))
+    told = stats.verdict(last.difference, last.p)
+    word = {"above": "a is better", "below": "b is better"}.get(told)
     lines += [
         "",
         f"{word or 'The two are not told apart'} on the mean over tasks (paired test, 5 %). "
-        "Intervals: paired bootstrap over questions within tasks; p-values of tasks: Holm.",
+        "Intervals: 95 % over questions, clusters as one; p-values of tasks: Holm.",
     ]
     return "\n".join(lines)

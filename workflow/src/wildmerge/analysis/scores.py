@@ -37,7 +37,8 @@ MERGES = [
 
 TEXT = [
     "base", "subset", "members", "recipe", "suite", "best_model", "task", "metric", "reference",
-    "reference_model", "verdict", "diverged", "left_out",
+    "reference_model", "verdict", "diverged", "left_out", "contrast", "a", "b", "population",
+    "over_members", "outcome",
 ]  # fmt: skip
 
 
@@ -193,7 +194,8 @@ def with_gains(merges: pd.DataFrame) -> pd.DataFrame:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV of a study (scores, merges, comparisons, ...) with the types it had."""
     frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
-    return frame.fillna({"members": "", "diverged": "", "left_out": ""})
+    empty = ("members", "diverged", "left_out", "contrast", "over_members")
+    return frame.fillna(dict.fromkeys(empty, ""))
 
 
 def sweep(
@@ -245,14 +247,17 @@ def read_items(path: str | Path) -> pa.Table:
     )
     try:
         columns = pyarrow.parquet.read_schema(path).names
-        if missing := [name for name in COMPARED_OUTCOMES.names if name not in columns]:
+        names = COMPARED_OUTCOMES.names
+        wants = [name for name in names if name != "cluster"]
+        if missing := [name for name in wants if name not in columns]:
             raise WildmergeError(
                 f"{path}: {wanted}, found the columns {', '.join(columns)}, without "
                 f"{', '.join(missing)}. Name the file of outcomes."
             )
-        items = pyarrow.parquet.read_table(path, columns=COMPARED_OUTCOMES.names).cast(
-            COMPARED_OUTCOMES
-        )
+        items = pyarrow.parquet.read_table(path, columns=[n for n in names if n in columns])
+        if "cluster" not in columns:  # of release 0.1: each question stands alone
+            items = items.add_column(3, "cluster", pa.array(np.arange(len(items)), pa.int32()))
+        items = items.cast(COMPARED_OUTCOMES)
     except (pa.ArrowInvalid, IsADirectoryError) as error:
         raise WildmergeError(
             f"{path}: {wanted}, found something else ({' '.join(str(error).split())}). Name the "

@@ -1,53 +1,16 @@
-"""Which differences are real: intervals, paired tests, honest choices. Arrays in, numbers out.
+"""Corrections for many tests, and what follows from the draws alone. Arrays in, numbers out.
 
-Two populations are kept apart. "Over questions": other questions of the same benchmarks, these
-very models. "Over draws": the other subsets of the same size from the same checkpoints, these
-very questions. Accuracy is linear in the questions, `correct @ weight`, so that a suite's mean over
-tasks needs no other formula than a single benchmark.
+"Over draws" means: the other subsets of the same size from the same checkpoints, these very
+questions. What is about questions stands in `questions`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
-LEVEL = 0.95
-RESAMPLES = 2000
-EXACT = 16  # differing questions up to which all sign patterns are counted
-
-
-def weights(stratum: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """The weight of each question in a suite's accuracy, where questions of a stratum count alike.
-
-    stratum: (questions,) int from 0; share: (strata,) the part of each stratum in the accuracy,
-    1 / tasks for a suite's mean over tasks. Returns (questions,) float64.
-    """
-    count = np.bincount(stratum, minlength=len(share))
-    return (share / np.maximum(count, 1))[stratum]
-
-
-def paired_test(difference: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Two-sided p-values of the hypothesis that two models answer equally well.
-
-    The sum of weighted differences is compared with what it would be if each question's outcomes
-    were exchanged between the models by a coin: exactly for up to `EXACT` differing questions,
-    beyond by the normal limit. For one task of equal weights that is McNemar's test.
-    difference: (models, questions), outcomes of the model minus those of its reference;
-    weight: (questions,). Returns (models,), 1 where no question differs.
-    """
-    difference = np.atleast_2d(difference)
-    p = np.ones(len(difference))
-    for i, row in enumerate(difference):
-        terms = weight[row != 0] * row[row != 0]
-        if len(terms) > EXACT:
-            p[i] = 2 * special.ndtr(-abs(terms.sum()) / math.sqrt((terms**2).sum()))
-        elif len(terms):
-            patterns = np.arange(2 ** len(terms))[:, None] >> np.arange(len(terms)) & 1
-            sums = (2 * patterns - 1) @ abs(terms)
-            slack = 1e-9 * abs(terms).sum()  # equal sums in another order of addition
-            p[i] = np.mean(abs(sums) >= abs(terms.sum()) - slack)
-    return p
+from .questions import LEVEL, RESAMPLES
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:
@@ -64,30 +27,16 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def resample_questions(
-    correct: np.ndarray,
-    weight: np.ndarray,
-    stratum: np.ndarray,
-    seed: int,
-    resamples: int = RESAMPLES,
-) -> np.ndarray:
-    """Accuracies of models on resampled questions, the same resamples for all models.
+def verdict(gain: float, p: float, p_equal: float = math.nan) -> str:
+    """What adjusted p-values allow to say: `above`, `below`, `equal` or `not told apart`."""
+    if p < 1 - LEVEL:
+        return "above" if gain > 0 else "below"
+    return "equal" if p_equal < 1 - LEVEL else "not told apart"
 
-    Questions are drawn with replacement within their stratum, as many as it has; differences of
-    rows are then a paired bootstrap.
-    correct: (models, questions); weight, stratum: (questions,). Returns (models, resamples).
-    """
-    accuracy = np.zeros((len(correct), resamples))
-    for s in np.unique(stratum):
-        index = np.flatnonzero(stratum == s)
-        # A generator for each stratum: a suite without one task keeps the resamples of the others.
-        rng = np.random.default_rng([seed, int(s)])
-        picks = rng.integers(len(index), size=(resamples, len(index)))
-        picks += len(index) * np.arange(resamples)[:, None]
-        times = np.bincount(picks.ravel(), minlength=resamples * len(index))
-        times = times.reshape(resamples, -1).astype(np.float32)
-        accuracy += (correct[:, index] * weight[index].astype(np.float32)) @ times.T
-    return accuracy
+
+def verdicts(gains: Iterable[float], p: Iterable[float], p_equal: Iterable[float]) -> list[str]:
+    """The verdict of each row."""
+    return [verdict(*row) for row in zip(gains, p, p_equal, strict=True)]
 
 
 def percentile(replicates: np.ndarray, level: float = LEVEL) -> np.ndarray:
@@ -143,26 +92,6 @@ def share_over_draws(
     # At 0 and 1 the interval reaches the end itself, but for rounding.
     low = 0.0 if above == 0 else centre - half
     return low, 1.0 if above == draws else centre + half
-
-
-def best_by_split(
-    correct: np.ndarray, stratum: np.ndarray, share: np.ndarray, seed: int
-) -> tuple[int, np.ndarray]:
-    """Choose the best of several models on one half of the questions, to judge it on the other.
-
-    The plain maximum over all questions lies above every model's true accuracy. Cross-fitting would
-    use all questions to judge, but its halves are not independent: in trials with equal models its
-    intervals covered 91 to 94 %, with ten folds 82 %, where those of a split cover 95 %.
-    correct: (models, questions); stratum: (questions,) int; share: (strata,) as for `weights`.
-    Returns the index of the chosen model and the questions to judge it on, (questions,) bool.
-    """
-    rng = np.random.default_rng(seed)
-    judge = np.zeros(len(stratum), bool)
-    for s in np.unique(stratum):
-        index = rng.permutation(np.flatnonzero(stratum == s))
-        judge[index[: math.ceil(len(index) / 2)]] = True
-    accuracy = correct[:, ~judge] @ weights(stratum[~judge], share)
-    return int(np.argmax(accuracy)), judge
 
 
 def membership_effect(

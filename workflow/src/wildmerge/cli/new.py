@@ -126,7 +126,7 @@ def skeleton(schema: dict[str, Any], values: dict[str, Any]) -> str:
     """
     import yaml
 
-    empty = {"array": [], "object": {}, "integer": 0, "boolean": False, "string": ""}
+    empty = {"array": [], "object": {}, "integer": 0, "number": 0.5, "boolean": False, "string": ""}
     lines = []
     for key, meaning in schema["properties"].items():
         about = " ".join(meaning["description"].split())

@@ -20,7 +20,13 @@ import pyarrow as pa
 from wildmerge import WildmergeError
 from wildmerge.study import GENERATION, MULTIPLE_CHOICE, TEXTS
 
-from .outcomes import BITS_IN_A_BYTE, NO_CHOICE, OUTCOMES_WITH_TEXT
+from .outcomes import (
+    BITS_IN_A_BYTE,
+    NO_CHOICE,
+    OUTCOMES_WITH_TEXT,
+    cluster_of,
+    number_clusters,
+)
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -74,6 +80,7 @@ class Asking:
 
     def __init__(self, suite: Path, spec: Mapping[str, Any]):
         self._chat = chat_arguments(spec)
+        self._clusters = spec.get("clusters", {})
         self._manager, self._loaded = load_tasks(suite, spec)
 
     def ask(self, lm: LM, task: str, entry: Mapping[str, Any]) -> pa.Table:
@@ -106,14 +113,17 @@ class Asking:
             for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
                 answer = sample["resps"][0][0]
                 measured.append(sample[metric])
+                cluster = cluster_of(sample["doc"], self._clusters.get(task, []), leaf)
                 rows.append(
                     {"task": task, "member": leaf, "doc": sample["doc_id"], "target": NO_CHOICE}
+                    | {"cluster": cluster, "lengths": []}
                     | (
                         {"text": answer, "loglikelihoods": []}
                         if kind(entry) == GENERATION
                         else {"loglikelihoods": [np.ravel(answer)[0]]}
                     )
                 )
+        number_clusters(rows)
         diverged = (
             bool(overflowed)
             or not np.isfinite([v for r in rows for v in r["loglikelihoods"]]).all()

@@ -18,7 +18,7 @@ from wildmerge.study import MULTIPLE_CHOICE
 
 from .asking import chat_arguments, has_template, kind, load_tasks
 from .datasets_cache import no_datasets_cache
-from .outcomes import NO_CHOICE, correct
+from .outcomes import NO_CHOICE, cluster_of, correct, number_clusters
 from .requests import check_requests
 
 if TYPE_CHECKING:
@@ -96,8 +96,12 @@ def _questions(
     samples: Sequence[dict],
     tokens: dict[tuple[str, str], tuple[list[int], list[int]]],
     metric: str,
+    cluster: Sequence[str],
 ) -> Iterator[dict]:
-    """Rows of one leaf task; lm-eval's own score of the recorder's values is the check."""
+    """Rows of one leaf task; lm-eval's own score of the recorder's values is the check.
+
+    A row's `cluster` is what the question has in the columns of that name, None without any.
+    """
     for sample in samples:
         choices = task.doc_to_choice(sample["doc"])
         lengths = [len(choice) for choice in choices]
@@ -129,6 +133,7 @@ def _questions(
             "lengths": lengths,
             "contexts": contexts[:1] if shared else contexts,
             "answers": [answer for _, answer in pairs],
+            "cluster": cluster_of(sample["doc"], cluster, task.task_name),
         }
 
 
@@ -152,7 +157,8 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         suite: folder made by `suites.fetch`.
         folder: where to, whole or not there: `prompts.json`, and `<task>.parquet` with columns
             member, doc, target (the right choice), lengths (choices,) in characters, contexts (1
-            or choices, tokens) and answers (choices, tokens).
+            or choices, tokens), answers (choices, tokens) and cluster (its number in the task;
+            questions that share the columns of the suite's key `cluster` have the same).
 
     Raises:
         WildmergeError: a task scores its questions in a way that `outcomes.correct` does not
@@ -181,6 +187,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             ("lengths", pa.list_(pa.int32())),
             ("contexts", pa.list_(pa.list_(pa.int32()))),
             ("answers", pa.list_(pa.list_(pa.int32()))),
+            ("cluster", pa.int32()),
         ]
     )
     lm = _recorder(Path(model))
@@ -205,9 +212,16 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
                 row
                 for leaf in entry["members"]
                 for row in _questions(
-                    loaded[leaf], results["samples"][leaf], lm.tokens, entry["metric"]
+                    loaded[leaf],
+                    results["samples"][leaf],
+                    lm.tokens,
+                    entry["metric"],
+                    spec.get("clusters", {}).get(task, []),
                 )
             ]
+            # The digest is that of what a model is asked.
+            digest = json_digest([{k: v for k, v in r.items() if k != "cluster"} for r in rows])
+            number_clusters(rows)
             pq.write_table(
                 pa.Table.from_pylist(rows, schema), part / f"{task}.parquet", compression="zstd"
             )
@@ -215,7 +229,7 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
             tasks[task] = {
                 "questions": len(rows),
                 "requests": sum(len(row["answers"]) for row in rows),
-                "digest": json_digest(rows),
+                "digest": digest,
             }
         content = {
             "suite_digest": spec["digest"],
@@ -225,5 +239,10 @@ def tokenize(model: str | Path, suite: str | Path, folder: str | Path) -> None:
         }
         write_json(
             part / "prompts.json",
-            {**content, "digest": json_digest(content), "distinct_tokens": sizes},
+            {
+                **content,
+                "digest": json_digest(content),
+                "distinct_tokens": sizes,
+                "clusters": spec.get("clusters", {}),
+            },
         )

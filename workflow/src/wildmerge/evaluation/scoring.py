@@ -189,7 +189,7 @@ def evaluate(
             settings["generation_backend"] = generation_backend
         if "chat" in spec:
             settings["chat"] = spec["chat"]
-        kept = _kept_tasks(resume, settings)
+        kept = _kept_tasks(resume, settings | {"clusters": spec.get("clusters")})
         scoring = _Scoring(suite, spec, prompts, rendered["distinct_tokens"], kept)
         load_seconds = time.perf_counter() - began
         others = [task for task in spec["tasks"] if task not in generated]
@@ -284,8 +284,9 @@ def _stderr(groups: Sequence[NDArray[np.float64]]) -> float | None:
 def _read_prompts(prompts: Path, suite: Path, spec: Mapping[str, Any]) -> dict:
     """Read prompts.json; raise WildmergeError if the prompts are of another suite or release."""
     rendered = read_json(prompts / "prompts.json")
-    of_now = rendered["lm_eval"] == version("lm_eval") and "distinct_tokens" in rendered
-    if rendered["suite_digest"] != spec["digest"] or not of_now:
+    of_now = rendered["lm_eval"] == version("lm_eval") and "clusters" in rendered
+    same = rendered.get("clusters") == spec.get("clusters", {})
+    if rendered["suite_digest"] != spec["digest"] or not of_now or not same:
         raise WildmergeError(
             f"Expected the prompts in {prompts} to be rendered from the questions in {suite} by "
             f"this release and lm-eval {version('lm_eval')}, but one of them is older. Delete "
@@ -421,7 +422,7 @@ def _score_task(lm: HFLM, task: str, metric: str, prompts: pa.Table) -> pa.Table
     values = [value for value, _ in lm._loglikelihood_tokens(requests)]
     diverged = not np.isfinite(values).all()
     rows, at = [], 0
-    for row in prompts.select(["member", "doc", "target", "lengths"]).to_pylist():
+    for row in prompts.drop_columns(["contexts", "answers"]).to_pylist():
         loglikelihoods = values[at : at + len(row["lengths"])]
         at += len(loglikelihoods)
         rows.append(
@@ -434,6 +435,8 @@ def _score_task(lm: HFLM, task: str, metric: str, prompts: pa.Table) -> pa.Table
                 else correct(metric, loglikelihoods, row["lengths"], row["target"]),
                 "target": row["target"],
                 "loglikelihoods": loglikelihoods,
+                "lengths": row["lengths"],
+                "cluster": row["cluster"],
             }
         )
     return pa.Table.from_pylist(rows, OUTCOMES)

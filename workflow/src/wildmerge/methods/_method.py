@@ -154,6 +154,7 @@ class Method:
             first tensor, a word an expert, or nothing; `tensors()` walks over each tensor's name,
             base and experts.
         fewest: the fewest experts it is defined for.
+        boosts: the name of the plain method that it boosts, by a parameter `beta`; empty for none.
         version: counts the changes of its code; raising it makes its merges again, where a study
             names the method itself (recipes of recipes.yaml have versions of their own).
         mergekit: the parameters in the names of mergekit's own method of this name; None for a
@@ -178,6 +179,7 @@ class Method:
     salted: bool = False
     bounds: Callable[..., list[str]] | None = None
     fewest: int = 1
+    boosts: str = ""
     version: int = 1
     mergekit: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 

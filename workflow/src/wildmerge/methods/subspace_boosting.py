@@ -115,6 +115,7 @@ TASK_ARITHMETIC_SB = Method(
     parameters={**task_arithmetic.METHOD.parameters, "beta": BETA, "rank": RANK},
     look=Look("#56B4E9", "D", "--"),
     place=4,
+    boosts=task_arithmetic.METHOD.name,
 )
 TIES_SB = Method(
     name="ties_sb",
@@ -127,6 +128,7 @@ TIES_SB = Method(
     look=Look("#E69F00", "v", "--"),
     place=5,
     once=False,
+    boosts=ties.METHOD.name,
     salted=True,
     bounds=ties.METHOD.bounds,
 )

@@ -1,16 +1,28 @@
 """The answers of a study in words and in a table: each method against a reference."""
 
 import math
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
 from .looks import Looks, base_label
-from .numbers import interval, percent, signed
+from .numbers import MISSING, interval, percent, signed
 from .templates import Table, listed, verdict
 
 MOST_NAMED = 12  # methods that a sentence names; the points of a sweep are counted
-REFERENCES = {"base": "the base", "best": "the best single checkpoint"}
+REFERENCES = {
+    "base": "the base",
+    "own": "the best of its members",
+    "best": "the best single checkpoint",
+}
+# What a verdict on a mean gain is about, in words.
+POPULATIONS = {
+    "questions": "over questions",
+    "draws": "over draws",
+    "both": "over questions and draws",
+    "checkpoints": "over other checkpoints and questions",
+}
 
 
 def sentences(answers: pd.DataFrame, looks: Looks) -> list[Markup]:
@@ -49,10 +61,7 @@ def _sentence(rows: pd.DataFrame, reference: str, looks: Looks) -> Markup:
         judged = rows[rows["verdict"] == word].sort_values("gain", ascending=word == "below")
         if len(judged):
             gains = [
-                f"{looks.label(r.recipe)} by {abs(r.gain):.2f} points "
-                f"({interval(r.questions_low, r.questions_high)}"
-                + ("; other subsets may differ" if r.draws_low <= 0 <= r.draws_high else "")
-                + ")"
+                f"{looks.label(r.recipe)} by {abs(r.gain):.2f} points ({_about(r)})"
                 for r in judged.itertuples()
             ]
             clauses.append(
@@ -60,6 +69,11 @@ def _sentence(rows: pd.DataFrame, reference: str, looks: Looks) -> Markup:
                     word, verb, reference, listed(gains)
                 )
             )
+    if (rows["verdict"] == "equal").any():
+        names = [looks.label(recipe) for recipe in rows.loc[rows["verdict"] == "equal", "recipe"]]
+        clauses.append(
+            Markup("equal to {} within the study's margin: {}").format(reference, listed(names))
+        )
     apart = rows[rows["verdict"] == "not told apart"]
     if len(apart) == len(rows):
         return Markup("no method is told apart from {}.").format(reference)
@@ -67,6 +81,13 @@ def _sentence(rows: pd.DataFrame, reference: str, looks: Looks) -> Markup:
         names = [looks.label(recipe) for recipe in apart["recipe"]]
         clauses.append(Markup("not told apart from it: {}").format(listed(names)))
     return Markup("{}.").format(Markup("; ").join(clauses))
+
+
+def _about(row: Any) -> str:
+    """The interval of a mean gain in the population that its verdict is about, in words."""
+    name = getattr(row, "population", "questions")
+    ends = interval(getattr(row, f"{name}_low"), getattr(row, f"{name}_high"))
+    return f"{ends} {POPULATIONS[name]}"
 
 
 def _counts(rows: pd.DataFrame, reference: str, looks: Looks) -> Markup:
@@ -84,11 +105,20 @@ def _counts(rows: pd.DataFrame, reference: str, looks: Looks) -> Markup:
                     interval(most["questions_low"], most["questions_high"]),
                 )
             )  # fmt: skip
+    if same := (rows["verdict"] == "equal").sum():
+        clauses.append(Markup("{} are equal to it within the study's margin").format(same))
     apart = (rows["verdict"] == "not told apart").sum()
     clauses.append(Markup("{} are not told apart from it").format(apart))
     return Markup(
         "of {} settings {}. The largest difference of so many is flattered by chance."
     ).format(len(rows), Markup("; ").join(clauses))
+
+
+def share_band(row: Any) -> str:
+    """The interval of a share of merges over questions, `20 to 88 %`; a dash where none is."""
+    if math.isnan(row.share_questions_low):
+        return MISSING
+    return f"{row.share_questions_low:.0f} to {percent(row.share_questions_high)}"
 
 
 def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> Table:
@@ -109,12 +139,15 @@ def answer_table(answers: pd.DataFrame, reference: str, looks: Looks) -> Table:
                 base, looks.label(r.recipe),
                 f"{r.models:.0f}" + (f" of {r.planned:.0f}" if r.models < r.planned else ""),
                 signed(r.gain), interval(r.questions_low, r.questions_high),
-                interval(r.draws_low, r.draws_high), p, verdict(r.verdict), percent(r.share),
+                interval(r.draws_low, r.draws_high), interval(r.both_low, r.both_high),
+                interval(r.checkpoints_low, r.checkpoints_high), p, verdict(r.verdict),
+                f"{percent(r.share)} ({share_band(r)})",
                 f"{percent(r.share_above)} / {percent(r.share_below)}",
             ]
         )  # fmt: skip
     header = [
-        "Base", "Method", "merges", "mean gain", "95 % over questions", "95 % over draws",
-        "p, Holm", "verdict", "merges above", "significantly above / below",
+        "Base", "Method", "merges", "mean gain", "95 % over questions", "over draws", "over both",
+        "over other checkpoints", "p, Holm", "verdict", "merges above (95 % over questions)",
+        "significantly above / below",
     ]  # fmt: skip
     return Table(header, lines, names=2)

@@ -18,7 +18,7 @@ COLUMNS = {
     "suite": "suite of benchmarks",
     "task": "benchmark",
     "metric": "lm-eval's metric of the benchmark",
-    "value": "the metric, a fraction of 1",
+    "value": "the metric, a fraction of 1; of a text bits a byte, with a minus",
     "stderr": "lm-eval's standard error of the metric, a fraction of 1",
     "questions": "number of questions",
     "accuracy": "mean of the suite's tasks, a fraction of 1",
@@ -33,27 +33,66 @@ COLUMNS = {
     "left_out": "why the row has no numbers: it is missing, or its subset lacks other methods",
     "merge_seconds": "seconds that the merge took",
     "evaluate_seconds": "seconds that the evaluation took",
-    "reference": "`base`, or `best`: the best single checkpoint, chosen on one half of the "
-    "questions and compared with on the other half",
-    "reference_model": "the model compared with",
-    "low": "95 % interval of the gain over questions, points; empty where nothing varies",
+    "reference": "`base`; `own`, the best of a merge's own members; `best`, the best of all "
+    "single checkpoints",
+    "reference_model": "the model compared with; of several checkpoints the one that scored best",
+    "gain_corrected": "the gain over the best of several checkpoints, or of a merge picked by its "
+    "rank, corrected by a bootstrap for the pick, points",
+    "low": "95 % interval of the gain over questions, points; empty where nothing varies; in "
+    "best.csv simultaneous for all merges of the base",
     "high": "its upper end",
     "width_to_unpaired": "width of that interval relative to one of unpaired samples",
-    "p": "two-sided p-value of the paired test, uncorrected",
+    "differing": "number of questions whose outcome differs (comparisons.csv); their share in "
+    "percent, mean over subsets (methods.csv)",
+    "se": "standard error of the gain over questions, as if no question depended on another, "
+    "points",
+    "se_clustered": "the same where questions of one cluster depend on each other",
+    "mde": "smallest true difference that this test finds with 80 % power, uncorrected, points",
+    "p_least": "the smallest p-value that could come of so many differing questions",
+    "p": "two-sided p-value, uncorrected: of the paired test, or in the row's population",
     "p_false_discovery": "corrected by Benjamini-Hochberg for all merges of the study",
-    "p_holm": "corrected by Holm for all merges (comparisons.csv) or rows (answers.csv)",
-    "verdict": "`above`, `below` or `not told apart` at 5 % after correction",
+    "p_holm": "corrected by Holm for all merges (comparisons.csv), rows (answers.csv), or pairs "
+    "or contrasts of one size (methods.csv)",
+    "p_equal": "p-value of two one-sided tests that the difference lies within the study's margin",
+    "p_equal_holm": "the same corrected by Holm",
+    "verdict": "`above`, `below`, `equal` (within the margin) or `not told apart`, at 5 % after "
+    "correction",
+    "population": "what p and verdict are about: other `questions`, `draws`, `both`, or other "
+    "`checkpoints` and questions",
     "models": "number of models in the row",
     "planned": "number of models that the study planned there",
     "share": "share of them with a gain above zero, percent",
     "share_low": "95 % interval of the share over draws, percent",
     "share_high": "its upper end",
+    "share_questions_low": "95 % interval of the share over questions, percent",
+    "share_questions_high": "its upper end",
+    "share_null_low": "what the share would be without any true gain, central 95 %, percent",
+    "share_null_high": "its upper end",
+    "true_sd": "spread of the true gains of merges of one size, without the noise of the "
+    "questions, points",
+    "share_true": "share of merges whose true gain is above zero, by that spread, percent",
     "share_above": "share of models significantly above the reference, percent",
     "share_below": "share of models significantly below, percent",
     "questions_low": "95 % interval of the mean gain over questions, points",
     "questions_high": "its upper end",
     "draws_low": "95 % interval of the mean gain over draws, points",
     "draws_high": "its upper end",
+    "both_low": "95 % interval of the mean over draws and questions, points",
+    "both_high": "its upper end",
+    "checkpoints_low": "95 % interval of the mean over other checkpoints and questions, points",
+    "checkpoints_high": "its upper end",
+    "bases_low": "95 % interval of the mean over bases, points (rows of `average`)",
+    "bases_high": "its upper end",
+    "contrast": "planned comparison of groups of recipes; empty for a pair",
+    "a": "recipe, or recipes separated by `;`",
+    "b": "the recipe or recipes compared with",
+    "subsets": "number of subsets that all of these recipes have merged",
+    "difference": "mean gain of a minus that of b on the same subsets, points",
+    "wins": "share of subsets on which a scores higher than b, percent",
+    "rank": "place among the merges of a base by gain, from 1",
+    "contender": "whether this may be the best merge: the best is among the contenders in 95 % of "
+    "studies",
+    "over_members": "gain over each of its members, points, `name:+1.20` separated by `;`",
 }
 
 # Columns of checkpoints.csv and of tables/*.csv that need words.

@@ -84,6 +84,16 @@ class Inputs:
         """answers.csv: a row a recipe and reference."""
         return self._frame("answers")
 
+    @property
+    def methods(self) -> pd.DataFrame:
+        """methods.csv: a row a pair of recipes, or a planned contrast, and size."""
+        return self._frame("methods")
+
+    @property
+    def best(self) -> pd.DataFrame:
+        """best.csv: a row a merge, by its gain over the base."""
+        return self._frame("best")
+
     def _frame(self, name: str) -> pd.DataFrame:
         if name not in self.frames:
             raise WildmergeError(

@@ -9,15 +9,23 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from wildmerge.analysis import stats
+from wildmerge.analysis import Facts, questions
 from wildmerge.files import read_json
 from wildmerge.study import declaration
 
 from .answers import answer_table, sentences
 from .dictionary import dictionary
+from .headlines import headlines
 from .looks import Looks, Recipes
 from .missing import missing
-from .sections import checkpoints, cost, every_merge, provenance
+from .sections import (
+    best_merges,
+    checkpoints,
+    cost,
+    every_merge,
+    methods_compared,
+    provenance,
+)
 from .templates import listed, render
 
 
@@ -63,12 +71,14 @@ def build_page(
     parts = {
         "Answers": _answers(frames, first, looks),
         "Missing": missing(study, merges),
+        "Methods against each other": methods_compared(frames["methods"], looks),
+        "Best merges": best_merges(name, frames["best"], comparisons, looks),
         "Figures": render("figures", figures=others) if others else "",
         "Tables": render("tables", tables=[_table(path) for path in tables]) if tables else "",
         "All merges": every_merge(name, merges, comparisons, looks),
         "Checkpoints": checkpoints(sheet, by_model, merges, comparisons),
         "Cost": cost(merges, summaries, jobs or {}, looks),
-        "Statistics": render("statistics", resamples=stats.RESAMPLES),
+        "Statistics": render("statistics", exact=questions.EXACT),
         "Glossary": render("glossary"),
         "Versions and digests": provenance(scores, summaries, by_model),
         "Data": render("data", files=[*frames], dictionary=dictionary(frames)),
@@ -78,6 +88,9 @@ def build_page(
         name=name,
         description=study["description"],
         counts=_counts(frames),
+        headlines=render(
+            "headlines", headlines=headlines(name, frames, looks, study.get("margin", Facts.margin))
+        ),
         sections=[
             {"anchor": title.split()[0].lower(), "title": title, "body": body}
             for title, body in parts.items()
@@ -146,6 +159,7 @@ def _answers(frames: Mapping[str, pd.DataFrame], figures: Sequence[Path], looks:
         sentences=sentences(answers, looks),
         figures=[_picture(path) for path in figures],
         base=answer_table(answers, "base", looks),
+        own=answer_table(answers, "own", looks),
         best=answer_table(answers, "best", looks),
         narrower=None if math.isnan(ratio) else round(100 * (1 - ratio)),
     )

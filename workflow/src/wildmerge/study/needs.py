@@ -10,6 +10,7 @@ from typing import Any
 from wildmerge import WildmergeError
 
 from . import catalogue, paths
+from .contrasts import contrasts
 from .missing import missing_checkpoints
 from .plan import BASE, IDENTITY, Evaluation, pool
 from .sharing import Sharing
@@ -171,6 +172,12 @@ class Needs:
             }
             for e in self.sheets.evaluations[study]
         ]
+
+    def declared(self, study: str) -> dict[str, Any]:
+        """What a study declares of its questions: margin, population, planned contrasts."""
+        entry = self.study(study)
+        said = {key: entry[key] for key in ("margin", "population") if key in entry}
+        return said | {"contrasts": contrasts(self.sheets.study_recipes[study])}
 
     def outcomes(
         self, study: str, kind: str, model: tuple[str, str, str] | None = None

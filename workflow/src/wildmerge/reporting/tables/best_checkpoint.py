@@ -1,7 +1,7 @@
 """Table 2: share of merges above the best single checkpoint and mean gain over it, by n.
 
 The best checkpoint is chosen on the questions it is compared on, as in the paper, which favours
-it; the report shows the gain over one that is chosen on the other half of the questions.
+it; answers.csv has the gain over it with an interval that takes that into account.
 """
 
 from .. import layout
@@ -11,8 +11,8 @@ INPUTS = ("merges", "published/table2")
 CAPTION = """
 Percentage of models above the best single checkpoint / mean gain over it in percentage points
 (Table 2). The best checkpoint is chosen on the questions it is compared on, as in the paper, which
-favours it: the maximum of several noisy scores lies above the truth. The comparison after a split
-of the questions, without that bias, stands in answers.csv and in the report.
+favours it: the maximum of several noisy scores lies above the truth. Intervals and tests that take
+that into account stand in answers.csv and in the report.
 """
 
 
