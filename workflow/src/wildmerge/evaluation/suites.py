@@ -214,7 +214,9 @@ def _columns(config: dict) -> set[str]:
         return set()
     parse = jinja2.Environment().parse
     templates = (config.get(key) for key in ("doc_to_text", "doc_to_choice", "doc_to_target"))
+    # A template that asks whether a column is there can do without.
     texts = [text for text in templates if isinstance(text, str) and "{" in text]
+    texts = [text for text in texts if not re.search(r"\bis (not )?(un)?defined\b", text)]
     return {name for text in texts for name in jinja2.meta.find_undeclared_variables(parse(text))}
 
 
