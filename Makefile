@@ -8,7 +8,7 @@ STUDY ?= wild
 MODEL ?= resources/checkpoints/smollm2-135m/base
 
 .DEFAULT_GOAL := help
-.PHONY: help env pins demo plan watch lock preflight dag test test-slow test-slurm bench-eval bench-merge lint clean
+.PHONY: help env pins demo plan watch lock preflight dag test test-slow test-slurm bench-eval whole-tasks bench-merge lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ test-slurm: env ## all tests on a real Slurm on this machine, heavy ones too
 
 bench-eval: env ## evaluation against lm-eval's hf backend: make bench-eval [MODEL=folder] [DATA=folder]
 	$(BIN)/python tests/benchmarks/bench_eval.py --model $(MODEL) $(if $(DATA),--data $(DATA))
+
+whole-tasks: env ## the paper's tasks, whole, against lm-eval's command line: make whole-tasks DATA=folder [TASKS="prost mmlu"]
+	$(BIN)/python tests/benchmarks/whole_tasks.py $(if $(DATA),--data $(DATA)) $(if $(TASKS),--tasks $(TASKS))
 
 bench-merge: env ## merging against mergekit and plain equations
 	$(BIN)/python tests/benchmarks/bench_merge.py

@@ -108,6 +108,7 @@ rule fetch_training:
     params:
         package=EXPERTS.package,
         sources=lambda w: EXPERTS.sources(w.set),
+        unseen=lambda w: EXPERTS.unseen[w.set],
     script:
         "workflow/scripts/fetch_training.py"
 
@@ -117,7 +118,8 @@ rule finetune:
         base=lambda w: paths.checkpoint(w.trained.split("/")[0], BASE),
         training=lambda w: f"resources/training/{EXPERTS.trained[w.trained].set}",
     output:
-        directory("resources/checkpoints/{trained}"),
+        checkpoint=directory("resources/checkpoints/{trained}"),
+        learned="results/task_vectors/{trained}.learned.json",
     log:
         "logs/finetune/{trained}.log",
     benchmark:
@@ -128,12 +130,11 @@ rule finetune:
     conda:
         "envs/wildmerge.yaml"
     resources:
-        gpu=1,
+        gpu=lambda w: int(not EXPERTS.trained[w.trained].training.get("portable", False)),
         mem_mb=8000,
         runtime=60,
     params:
-        sources=lambda w: EXPERTS.trained[w.trained].sources,
-        training=lambda w: EXPERTS.trained[w.trained].training,
+        expert=lambda w: EXPERTS.trained[w.trained].how(),
     script:
         "workflow/scripts/finetune.py"
 

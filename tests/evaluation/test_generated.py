@@ -119,6 +119,71 @@ def read(out, leaves):
     return results, samples
 
 
+# The schema of google/IFEval and of EleutherAI/hendrycks_math, ten documents each.
+INSTRUCTIONS = [
+    ("punctuation:no_comma", {}),
+    ("change_case:english_lowercase", {}),
+    ("length_constraints:number_words", {"num_words": 4, "relation": "less than"}),
+    ("keywords:forbidden_words", {"forbidden_words": ["bird", "tree"]}),
+    ("detectable_format:title", {}),
+]
+IFEVAL = [
+    {
+        "key": i,
+        "prompt": f"Write a sentence about birds, number {i}.",
+        "instruction_id_list": [INSTRUCTIONS[i % 5][0], INSTRUCTIONS[3 * i % 5][0]],
+        "kwargs": [INSTRUCTIONS[i % 5][1], INSTRUCTIONS[3 * i % 5][1]],
+    }
+    for i in range(10)
+]
+MATH = [
+    {
+        "problem": f"What is ${i} + {i}$?",
+        "level": "Level 1",
+        "type": "Algebra",
+        "solution": f"We add and get $\\boxed{{{2 * i}}}$.",
+    }
+    for i in range(10)
+]
+
+
+def test_ifeval_and_minerva_math_as_on_the_command_line(folder, tmp_path, monkeypatch):
+    for package in ("langdetect", "immutabledict", "math_verify", "antlr4"):
+        pytest.importorskip(package, reason="pip install 'lm_eval[ifeval,math]'")
+    monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path / "wheels"))
+    _, source = wheel(tmp_path / "wheels", ifeval=IFEVAL, algebra=MATH)
+    more = {"generation_kwargs": {"max_gen_toks": 24}}
+    tasks = {
+        "ifeval": {
+            "metric": "prompt_level_loose_acc",
+            "num_fewshot": 0,
+            "files": {"train": "some/ifeval.arrow"},
+        },
+        "minerva_math_algebra": {
+            "metric": "math_verify",
+            "num_fewshot": 4,
+            "files": {"test": "some/algebra.arrow"},
+        },
+    }
+    spec = {"source": source, "tasks": {task: entry | more for task, entry in tasks.items()}}
+    model = folder / "wide"
+    pico.llama(model, initializer_range=0.5, dtype=torch.float32, max_position_embeddings=8192)
+    suites.fetch_suite("hard", spec, tmp_path / "hard/suite")
+    prompts.tokenize(model, tmp_path / "hard/suite", tmp_path / "hard/prompts")
+    scores, items = score(tmp_path, "hard", model)
+    (tmp_path / "model").symlink_to(model)
+    results, samples = command_line(tmp_path, "hard", tmp_path / "lm-eval", list(tasks))
+    rows = items.to_pylist()
+    assert len(rows) == 20 and all(row["text"] for row in rows)
+    for row in rows:
+        sample = samples[row["task"]][row["doc"]]
+        assert sample["resps"] == [[row["text"]]]
+        assert sample[tasks[row["task"]]["metric"]] == row["correct"]
+    for task, entry in tasks.items():
+        assert scores["tasks"][task]["value"] == results[task][f"{entry['metric']},none"]
+    assert 0 < scores["tasks"]["ifeval"]["value"] < 1
+
+
 @pytest.fixture(scope="module")
 def scored(folder):
     return {suite: score(folder, suite) for suite in ("mixed", "included", "texts")}

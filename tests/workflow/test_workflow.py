@@ -26,6 +26,7 @@ SCORE = "results/scores/pico/{}/{}/few.json"
     [
         ("demo", {"merge": 14, "evaluate": 19, "finetune": 4, "factorize": 0}),
         ("small", {"merge": 182, "evaluate": 195, "finetune": 12, "factorize": 12}),
+        ("twelve", {"merge": 112, "evaluate": 125, "finetune": 12, "factorize": 12}),
         ("wild", {"merge": 2128, "evaluate": 2180, "download": 52, "factorize": 48}),
         ("homogeneous", {"merge": 42, "evaluate": 84, "download": 14, "fetch_suite": 2}),
         ("ablation", {"merge": 4 * 74, "evaluate": 4 * 75, "factorize_sum": 4, "update": 28}),

@@ -98,11 +98,9 @@ def own_tables(
     files = {split: wanted["file"]}
     if "examples" in wanted:
         files[config["fewshot_split"]] = wanted["examples"]
-    made = {"text"} if wanted["metric"] == BITS else {"question", "choices", "answer"}
     tables = {}
     for name, file in files.items():
         rows = read_task(Path(file), wanted)
-        kept = [column for column in rows[0] if column in columns | made or not columns]
         if missing := sorted(columns - set(rows[0])):
             raise WildmergeError(
                 f"Expected the columns that the template of task {config['task']!r} reads in "
@@ -110,9 +108,7 @@ def own_tables(
                 f"{', '.join(rows[0])}. Correct the template, or name other columns in it."
             )
         try:
-            tables[name] = pa.Table.from_pylist(
-                [{key: row.get(key) for key in kept} for row in rows]
-            )
+            tables[name] = pa.Table.from_pylist(rows)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise WildmergeError(
                 f"Expected every column of {file} to hold values of one kind in all rows, but "

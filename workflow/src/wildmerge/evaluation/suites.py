@@ -36,22 +36,22 @@ if TYPE_CHECKING:
     from lm_eval.tasks._index import Entry
 
 
-def sample(member: str, rows: int, questions: int | None) -> list[int]:
+def sample(member: str, rows: int, questions: int | None, skip: int = 0) -> list[int]:
     """Choose the questions of a leaf task that a suite keeps: the same on every machine.
 
     Args:
         member: lm-eval's name of the leaf task.
         rows: how many questions there are.
         questions: how many to keep; None or more than there are keeps all.
+        skip: how many to leave out first, which a suite with so many questions asks.
 
     Returns:
         Row numbers in rising order: those for which sha256 of "member:row" is smallest, so a
         larger sample contains every smaller one.
     """
-    if questions is None or questions >= rows:
-        return list(range(rows))
+    end = rows if questions is None else min(skip + questions, rows)
     key = [hashlib.sha256(f"{member}:{row}".encode()).digest() for row in range(rows)]
-    return sorted(sorted(range(rows), key=key.__getitem__)[:questions])
+    return sorted(sorted(range(rows), key=key.__getitem__)[skip:end])
 
 
 @functools.cache
@@ -190,7 +190,20 @@ def _read_table(path: Path) -> pa.Table:
         docs = [json.loads(line)["doc"] for line in file]
     # A question stands there once a choice: keep its first row.
     named = {doc.get("id", json.dumps(doc)): doc for doc in docs}
-    return pa.Table.from_pylist(list(named.values()))
+    return pa.Table.from_pylist([_as_published(doc) for doc in named.values()])
+
+
+def _as_published(doc: dict) -> dict:
+    """A question that stands there as its prompt, in the form in which ARC is published."""
+    if "question" in doc or not {"id", "query", "choices", "gold"} <= set(doc):
+        return doc
+    labels = [chr(ord("A") + position) for position in range(len(doc["choices"]))]
+    return {
+        "id": doc["id"],
+        "question": doc["query"].removeprefix("Question: ").removesuffix("\nAnswer:"),
+        "choices": {"text": doc["choices"], "label": labels},
+        "answerKey": labels[int(doc["gold"])],
+    }
 
 
 def _columns(config: dict) -> set[str]:
@@ -201,7 +214,9 @@ def _columns(config: dict) -> set[str]:
         return set()
     parse = jinja2.Environment().parse
     templates = (config.get(key) for key in ("doc_to_text", "doc_to_choice", "doc_to_target"))
+    # A template that asks whether a column is there can do without.
     texts = [text for text in templates if isinstance(text, str) and "{" in text]
+    texts = [text for text in texts if not re.search(r"\bis (not )?(un)?defined\b", text)]
     return {name for text in texts for name in jinja2.meta.find_undeclared_variables(parse(text))}
 
 
@@ -493,7 +508,13 @@ def _write_leaf(
     asked = _eval_split(config)
     if asked not in splits:
         asked = config["validation_split"]
-    keep = sample(leaf, splits[asked].num_rows, wanted.get("questions"))
+    rows, skip = splits[asked].num_rows, wanted.get("skip", 0)
+    if skip >= rows:
+        raise WildmergeError(
+            f"Expected more than {skip} questions of {leaf!r}, since config/suites.yaml has `skip` "
+            f"leave out so many, but there are {rows}. Lower `skip`."
+        )
+    keep = sample(leaf, rows, wanted.get("questions"), skip)
     splits = splits | {asked: splits[asked].take(keep)}
     data = {}
     for split, table in splits.items():

@@ -18,7 +18,7 @@ COLUMNS = {
     "suite": "suite of benchmarks",
     "task": "benchmark",
     "metric": "lm-eval's metric of the benchmark",
-    "value": "the metric, a fraction of 1",
+    "value": "the metric, a fraction of 1; of a text bits a byte, with a minus",
     "stderr": "lm-eval's standard error of the metric, a fraction of 1",
     "questions": "number of questions",
     "accuracy": "mean of the suite's tasks, a fraction of 1",

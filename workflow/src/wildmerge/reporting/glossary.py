@@ -13,7 +13,8 @@ GLOSSARY = {
     "draw": "One random subset of a given size. n04-07 is draw 7 of size 4.",
     "suite": "The benchmarks that every model is asked, and how.",
     "accuracy": "The plain mean over a suite's tasks, as in the paper.",
-    "gain": "A difference of two accuracies, in percentage points.",
+    "gain": "A difference of two accuracies, in percentage points; on a text, in hundredths of a "
+    "bit a byte.",
     "churn": "The share of questions whose outcome differs between two models. A difference can be "
     "no larger, and the smaller the churn, the smaller the differences that can be seen.",
     "interval over questions": "Where the gain of these very models would lie, in 95 of 100 cases, "

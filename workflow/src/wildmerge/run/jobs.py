@@ -35,7 +35,9 @@ class _Tee:
 
 
 @contextmanager
-def job(log: str, what: str, threads: int | None = None, gpus: int = 0) -> Iterator[None]:
+def job(
+    log: str, what: str, threads: int | None = None, gpus: int = 0, portable: bool = False
+) -> Iterator[None]:
     """Run a script's work: keep what it prints in `log`, end in one paragraph on a known error.
 
     A WildmergeError is shown as one paragraph and ends the process with code 1; anything else keeps
@@ -48,8 +50,13 @@ def job(log: str, what: str, threads: int | None = None, gpus: int = 0) -> Itera
         threads: CPU threads for torch, where the job uses it.
         gpus: how many GPUs the job asks for. It holds one for itself where there are any; without,
             CUDA shows it none.
+        portable: compute the same bits on every x86-64 processor, which is slower: MKL's code path
+            for all makers, torch's own loops in AVX2. One thread, and no bfloat16 products, which
+            oneDNN computes by what the processor has.
     """
     use_huge_pages()
+    if portable:  # both are read when torch first computes
+        os.environ |= {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "avx2"}
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
         streams = sys.stdout, sys.stderr

@@ -2,7 +2,7 @@
 
 from . import catalogue as catalogue, paths as paths, sheets as sheets
 from .catalogue import CSV as CSV, SIMILARITY as SIMILARITY, declaration as declaration
-from .experts import load_experts as load_experts
+from .experts import check_expert as check_expert, load_experts as load_experts
 from .kinds import (
     GENERATION as GENERATION,
     MULTIPLE_CHOICE as MULTIPLE_CHOICE,
