@@ -17,6 +17,7 @@ from project import ROOT
 from wildmerge.analysis import Facts, compare_study, gather, scores
 from wildmerge.reporting.answers import sentences
 from wildmerge.reporting.dictionary import COLUMNS
+from wildmerge.reporting.headlines import headlines
 from wildmerge.reporting.looks import Looks
 from wildmerge.reporting.model_card import model_card
 from wildmerge.reporting.numbers import interval, percent, signed
@@ -261,12 +262,12 @@ addEventListener("load", () => { const t = performance.getEntriesByType("navigat
 </script></head>"""
 
 
-def opened(path, width, script=PROBE):
+def opened(path, width, script=PROBE, height=900):
     """Open a page in a headless browser of this width; what the page reports, and seconds."""
     probe = path.with_name(f"probe-{width}-{hash(script)}.html")
     probe.write_text(path.read_text(encoding="utf-8").replace("</head>", script, 1))
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += ["--virtual-time-budget=9000", f"--window-size={width},900", f"file://{probe}"]
+    command += ["--virtual-time-budget=9000", f"--window-size={width},{height}", f"file://{probe}"]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     seconds = time.perf_counter() - start
@@ -282,6 +283,95 @@ def test_page_opens_in_a_browser(small, width):
     assert told["images"] == len(FIGURES)
     assert told["broken"] == 0
     assert told["page"] <= told["width"]  # wide tables scroll by themselves, not the page
+
+
+FIRST_SCREEN = """<script>
+addEventListener("load", () => document.title = JSON.stringify({
+  answers: [...document.querySelectorAll(".headlines article")].map(a => ({
+    question: a.querySelector("h2").textContent,
+    answer: a.querySelector(".answer").textContent,
+    bottom: a.getBoundingClientRect().bottom })),
+  height: innerHeight }));
+</script></head>"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no browser: apt-get install chromium")
+def test_three_questions_are_answered_on_the_first_screen(small):
+    told, _ = opened(small[0], 1280, FIRST_SCREEN, height=800)
+    questions = [answer["question"] for answer in told["answers"]]
+    assert questions == ["Which method?", "Which merge?", "Would mine gain?"]
+    assert all(answer["answer"] for answer in told["answers"])
+    assert max(answer["bottom"] for answer in told["answers"]) <= 800
+
+
+def answered(gain=1.0, **changes):
+    """A row of answers.csv."""
+    row = {"base": "qwen3-4b", "suite": "paper", "reference": "base", "models": 10, "share": 80.0}
+    row |= {"gain": gain, "both_low": gain - 0.5, "both_high": gain + 0.5, "population": "both"}
+    row |= {"questions_low": gain - 0.2, "questions_high": gain + 0.2, "mde": 0.7}
+    row |= {"checkpoints_low": gain - 2, "checkpoints_high": gain + 2, "verdict": "above"}
+    return row | {"share_null_low": 10.0, "share_null_high": 90.0} | changes
+
+
+def first_screen(*rows, pairs=()):
+    names = ["base", "suite", "n", "contrast", "a", "b", "verdict"]
+    pairs = [("qwen3-4b", "paper", "all", "", *pair) for pair in pairs]
+    frames = {"answers": pd.DataFrame(rows), "methods": pd.DataFrame(pairs, columns=names)}
+    frames |= {"best": pd.DataFrame(), "comparisons": pd.DataFrame()}
+    return headlines("mine", frames, Looks(PAPERS), 0.5)
+
+
+def test_the_first_screen_names_the_method_and_what_it_is_better_than():
+    rows = [answered(recipe="ties"), answered(2.5, recipe="tsv_m"), answered(0.1, recipe="iso_c")]
+    pairs = [("ties", "tsv_m", "below"), ("tsv_m", "iso_c", "above")]
+    method, mine = first_screen(*rows, pairs=pairs)
+    assert (method.answer, method.verdict) == ("TSV-M", "above")
+    said = " ".join(method.sentences)
+    assert "+2.50 points (+2.00 to +3.00)" in said
+    assert "better than TIES and Iso-C" in said and "Not shown" not in said
+    assert mine.answer == "Yes, on average, by TSV-M" and mine.verdict == "above"
+    method, _ = first_screen(*rows, pairs=[("ties", "tsv_m", "not told apart")])
+    assert method.answer == "TSV-M leads, and is better than the base"
+    assert "Not shown to be better than TIES." in method.sentences
+
+
+@pytest.mark.parametrize(
+    ("verdict", "gain", "answer", "mine"),
+    [
+        ("not told apart", 0.4, "None is shown to be better than the base",
+         "Not shown: -1.60 to +2.40 points"),
+        ("equal", 0.1, "None: TIES, the first, equals the base within 0.5 points",
+         "Not shown: -1.90 to +2.10 points"),
+        ("below", -3.0, "None: each loses against the base", "No: TIES would lose on average"),
+    ],
+)  # fmt: skip
+def test_the_first_screen_says_what_was_not_shown(verdict, gain, answer, mine):
+    method, other = first_screen(answered(gain, recipe="ties", verdict=verdict))
+    assert (method.answer, other.answer) == (answer, mine)
+    assert ("can show a gain of 0.7 points" in " ".join(method.sentences)) == (verdict != "below")
+
+
+def test_without_other_checkpoints_the_first_screen_says_why():
+    none = float("nan")
+    row = answered(recipe="ties", checkpoints_low=none, checkpoints_high=none)
+    _, mine = first_screen(row)
+    assert mine.answer == "This study can't say" and "five draws" in mine.sentences[0]
+
+
+def test_the_best_merge_is_named_with_its_bounds_and_its_path(small):
+    frames = small[2]
+    _, merge, _ = headlines("test", frames, Looks(PAPERS), 0.5)
+    best = frames["best"].sort_values("gain", ascending=False).iloc[0]
+    assert best["subset"] in merge.answer
+    said = " ".join(map(str, merge.sentences))
+    assert "corrected for having been picked as the best of" in said
+    assert interval(best["low"], best["high"]) in said
+    assert f"kept/{best['base']}/{best['subset']}/{best['recipe']}/README.md" in said
+    own = frames["comparisons"].query(
+        "reference == 'own' and base == @best['base'] and subset == @best['subset'] "
+        "and recipe == @best['recipe']"
+    )
+    assert own["reference_model"].item() in said
 
 
 SORT_AND_FILTER = """<script>

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import yaml
-from cluster import wait_until
+from cluster import find, wait_until
 from runs import SOON
 from test_trouble import expected
 
@@ -100,6 +100,28 @@ def test_a_controller_that_is_away_is_waited_for(cluster, toy):
     finish(workflow, process, 2)
     assert "Unable to contact slurm controller" in workflow.output
     assert set(workflow.counts().values()) == {1}
+
+
+def test_a_submission_that_was_taken_without_an_answer_is_not_made_twice(cluster, toy):
+    """Slurm's own words for a controller that is too busy to answer; the job is in its queue."""
+    workflow = toy(cluster, merges=1, seconds=15)
+    sbatch = cluster.folder / "bin/sbatch"
+    sbatch.write_text(
+        f"""#!/bin/sh
+        [ -e {workflow.folder}/once ] && exec {find("sbatch")} "$@"
+        touch {workflow.folder}/once
+        {find("sbatch")} "$@" > /dev/null
+        echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv" >&2
+        exit 1
+        """
+    )
+    sbatch.chmod(0o755)
+    try:
+        finish(workflow, workflow.start(*RUN, "--retries", "0"), 1)
+    finally:
+        sbatch.unlink()
+    assert "timed out" in workflow.output
+    assert set(workflow.counts("end").values()) == {1}
 
 
 def test_what_slurm_never_takes_fails_at_once_with_its_words(cluster, toy):

@@ -7,7 +7,7 @@ from pathlib import Path
 from wildmerge.checkpoints import CONVERSIONS
 from wildmerge.files import atomic_file, read_json, write_json
 from wildmerge.merging import digests, merge, mergekit_yaml, open_shared
-from wildmerge.run import job
+from wildmerge.run import job, settle
 from wildmerge.sources import source_of
 
 
@@ -43,14 +43,17 @@ if __name__ == "__main__":
             snakemake.input.get("factors", []),
             snakemake.input.get("unscaled"),
         )
+        scratch, output = snakemake.config.get("scratch"), snakemake.output.model
         summary = merge(
             snakemake.input.base,
             experts,
             recipe,
-            snakemake.output.model,
+            output,
             dtype=dtype,
             shared=shared,
             digests=inputs,
+            # A third of the job's time, in seconds: what the plan gives it.
+            room=settle(scratch, output, 20 * snakemake.resources.runtime),
         )
         with atomic_file(snakemake.output.yaml) as part:
             bounds = summary.get("bounds")

@@ -13,7 +13,8 @@ from typing import Any
 from wildmerge import WildmergeError
 
 
-def _part(path: Path) -> Path:
+def part_of(path: Path) -> Path:
+    """The temporary name of a file or folder while it is made."""
     # One fixed name a target, so that the next try finds and clears what a killed job left.
     return path.with_name(f".{path.name}.part")
 
@@ -28,7 +29,7 @@ def _remove(path: Path) -> None:
 @contextmanager
 def _atomic(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     path = Path(path)
-    part = _part(path)
+    part = part_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(part)
     make(part)

@@ -217,6 +217,11 @@ SNAKEMAKE = (
         "A submission that Slurm refuses for now uses up a job's attempts within a second.",
     ),
     _slurm(
+        "Executor._report_job_submission_threadsafe",
+        slurm.knowing,
+        "A submission that timed out may have been taken, and is then made twice.",
+    ),
+    _slurm(
         "Executor.cancel_jobs",
         slurm.cancelling_all,
         "Jobs that are being submitted while the run is interrupted are not cancelled.",

@@ -43,7 +43,7 @@ _NEVER = re.compile(
 )
 _FORGOTTEN = "forgotten"
 # And of one that waits for a person, or for a budget.
-_HELD = re.compile(r"JobHeld\w*|(Assoc|QOS)Grp\w*(Minutes|Billing)\w*")
+_HELD = re.compile(r"JobHeld\w*|launch_failed_requeued_held|(Assoc|QOS)Grp\w*(Minutes|Billing)\w*")
 
 
 def ask(*command: str) -> str | None:
@@ -161,6 +161,7 @@ def unless_hopeless(restart_times: property) -> property:
 # --- Submission ----------------------------------------------------------------------------------
 
 _submission = threading.local()
+_one_at_a_time = threading.Lock()
 
 
 def capped(get_submit_command: Callable[..., str]) -> Callable[..., str]:
@@ -174,10 +175,10 @@ def capped(get_submit_command: Callable[..., str]) -> Callable[..., str]:
         jobs = list(job.jobs) if job.is_group() else [job]
         for option, name in (("-t", "max_runtime"), ("--mem", "max_mem_mb")):
             limits = [limit for one in jobs if (limit := one.resources.get(name))]
-            if limits and f" {option} " in call:
-                before, given, after = call.partition(f" {option} ")
-                asked, *rest = after.split(maxsplit=1)
-                call = " ".join([f"{before}{given}{min(int(asked), *limits)}", *rest])
+            before, given, after = call.partition(f" {option} ")
+            asked, _, rest = after.partition(" ")
+            if limits and asked.isdigit():
+                call = f"{before}{given}{min(int(asked), *limits)} {rest}"
         return call
 
     return command
@@ -214,16 +215,11 @@ def patient(run_job: Callable[..., None]) -> Callable[..., None]:
             executor.logger.info(f"Group {job.jobid} holds jobs {held}.")
         logs = [log for one in jobs for log in one.log]
         _written.update({str(log): _time(str(log)) for log in logs})
-        pause, since = 2.0, time.monotonic()
+        pause, since, words = 2.0, time.monotonic(), None
         while not _stopping(executor).is_set():
-            _submission.noting, _submission.refusal = True, None
-            try:
-                run_job(executor, job)
-            except Exception as error:  # of a group the plugin does not report its own
-                _submission.refusal = str(error.__context__ or error)
-            finally:
-                _submission.noting = False
-            words = _submission.refusal
+            with _one_at_a_time:
+                if words is None or "Submit" in words or _without_twin(executor):
+                    words = _refusal(run_job, executor, job)
             if words is None:
                 return
             in_vain = time.monotonic() - since > PATIENCE and queue(executor.run_uuid) == []
@@ -235,6 +231,42 @@ def patient(run_job: Callable[..., None]) -> Callable[..., None]:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     return submit
+
+
+def _refusal(run_job: Callable[..., None], executor: Any, job: Any) -> str | None:
+    """Submit a job; what Slurm says where it refuses it."""
+    _submission.noting, _submission.refusal = True, None
+    try:
+        run_job(executor, job)
+    except Exception as error:  # of a group the plugin does not report its own
+        return str(error.__context__ or error)
+    finally:
+        _submission.noting = False
+    refusal: str | None = _submission.refusal
+    return refusal
+
+
+def _without_twin(executor: Any) -> bool:
+    """Whether a submission can be repeated: a controller that did not answer may have taken it.
+
+    Then its job, whose number nobody was told, is cancelled.
+    """
+    known = vars(executor).setdefault("_wildmerge_known", set())
+    queued = queue(executor.run_uuid)
+    twins = set(queued or ()) - known
+    if twins:
+        ask("scancel", *twins)
+    return queued is not None
+
+
+def knowing(report: Callable[..., None]) -> Callable[..., None]:
+    """`_report_job_submission_threadsafe` that keeps the numbers of Slurm's for `patient`."""
+
+    def report_submission(executor: Any, job_info: Any) -> None:
+        vars(executor).setdefault("_wildmerge_known", set()).add(job_info.external_jobid)
+        report(executor, job_info)
+
+    return report_submission
 
 
 def _refuse(executor: Any, job: Any, words: str) -> None:

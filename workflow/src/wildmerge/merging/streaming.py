@@ -4,7 +4,7 @@ import math
 import resource
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -46,6 +46,7 @@ def merge(
     device: str | None = None,
     shared: Shared | None = None,
     digests: Mapping[str, str] | None = None,
+    room: Callable[[int, Path, str], None] = require_space,
 ) -> dict:
     """Merge experts into their base and write the model.
 
@@ -66,6 +67,8 @@ def merge(
         digests: of the weights, `base` and by the experts' names, where something was found of
             them before: other weights are refused. TIES' choice among equal entries depends on
             them, too; None computes them where the method asks for them.
+        room: called before the first tensor is written, with the bytes of all, their folder and
+            the merge in words; it raises WildmergeError, or waits, where the disk lacks room.
 
     Returns:
         The content of summary.json that the merge itself knows: method, digest of the output, L2
@@ -93,7 +96,7 @@ def merge(
         salts = digests_for(recipe, experts, digests) if shared is None else ()
         strategy = choose_strategy(recipe, inputs, shared, at, where, salts)
         job = _Job(inputs, list(experts), strategy, at, dtype, where)
-        outcome = job.write_tensors(folder)
+        outcome = job.write_tensors(folder, room)
         write_companions(base, folder, dtype)
     tensors = outcome.tensors
     bounds = dict(zip(experts, strategy.bounds, strict=False))
@@ -161,13 +164,13 @@ class _Job:
     dtype: str
     where: str
 
-    def write_tensors(self, folder: Path) -> _Outcome:
+    def write_tensors(self, folder: Path, room: Callable[[int, Path, str], None]) -> _Outcome:
         """Merge every tensor, in the order of their names, and write them to a folder."""
         base = self.inputs[0]
         readings = [self._reading(name) for name in sorted(base)]
         dtypes = {reading.name: self._dtype(reading.name) for reading in readings}
         writer = Writer(folder, {n: (dtype, base[n].shape) for n, dtype in dtypes.items()})
-        require_space(writer.nbytes, folder, self.where)
+        room(writer.nbytes, folder, self.where)
         outcome = _Outcome(writer.nbytes)
         progress = MergeProgress(self.where, sum(reading.nbytes for reading in readings))
 

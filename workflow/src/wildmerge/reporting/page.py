@@ -9,15 +9,23 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from wildmerge.analysis import questions
+from wildmerge.analysis import Facts, questions
 from wildmerge.files import read_json
 from wildmerge.study import declaration
 
 from .answers import answer_table, sentences
 from .dictionary import dictionary
+from .headlines import headlines
 from .looks import Looks, Recipes
 from .missing import missing
-from .sections import checkpoints, cost, every_merge, provenance
+from .sections import (
+    best_merges,
+    checkpoints,
+    cost,
+    every_merge,
+    methods_compared,
+    provenance,
+)
 from .templates import listed, render
 
 
@@ -63,6 +71,8 @@ def build_page(
     parts = {
         "Answers": _answers(frames, first, looks),
         "Missing": missing(study, merges),
+        "Methods against each other": methods_compared(frames["methods"], looks),
+        "Best merges": best_merges(name, frames["best"], comparisons, looks),
         "Figures": render("figures", figures=others) if others else "",
         "Tables": render("tables", tables=[_table(path) for path in tables]) if tables else "",
         "All merges": every_merge(name, merges, comparisons, looks),
@@ -78,6 +88,9 @@ def build_page(
         name=name,
         description=study["description"],
         counts=_counts(frames),
+        headlines=render(
+            "headlines", headlines=headlines(name, frames, looks, study.get("margin", Facts.margin))
+        ),
         sections=[
             {"anchor": title.split()[0].lower(), "title": title, "body": body}
             for title, body in parts.items()

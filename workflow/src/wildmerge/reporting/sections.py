@@ -172,6 +172,97 @@ def _code(value: str | None) -> Markup | None:
     return None if value is None else Markup("<code>{}</code>").format(value)
 
 
+_SHOWN = 10  # merges that the table of the best ones shows of a base
+
+
+def best_merges(
+    name: str, best: pd.DataFrame, comparisons: pd.DataFrame, looks: Looks
+) -> Markup | str:
+    """The merges that scored best, each with bounds that hold for all at once, and how to keep it.
+
+    Args:
+        name: of the study.
+        best: best.csv.
+        comparisons: comparisons.csv, for the best of a merge's own members.
+        looks: of the study.
+    """
+    if best.empty:
+        return ""
+    keys = ["base", "subset", "recipe", "suite"]
+    own = comparisons.loc[
+        comparisons["reference"] == "own", [*keys, "reference_model", "gain", "verdict"]
+    ].rename(columns={"gain": "over_own", "verdict": "own_verdict"})
+    rows = best[best["rank"] <= _SHOWN].merge(own, "left", keys)
+    lines = [
+        [
+            base_label(r.base), r.suite, r.rank, r.subset, looks.label(r.recipe),
+            r.members.replace(";", ", "), signed(r.gain), signed(r.gain_corrected),
+            interval(r.low, r.high), "yes" if r.contender else "no",
+            None if pd.isna(r.over_own) else f"{signed(r.over_own)} ({r.reference_model})",
+            None if pd.isna(r.own_verdict) else verdict(r.own_verdict),
+            _code(paths.kept(name, r.base, r.subset, r.recipe)),
+        ]
+        for r in rows.itertuples()
+    ]  # fmt: skip
+    header = [
+        "Base", "suite", "rank", "subset", "method", "members", "gain", "corrected for its rank",
+        "95 %, all merges at once", "may be the best", "over its best member", "verdict",
+        "to keep it, ask for",
+    ]  # fmt: skip
+    counts = best.groupby(["base", "suite"], sort=False)["contender"].agg(["sum", "size"])
+    return render(
+        "best",
+        table=Table(header, lines, (5, 12), 5),
+        contenders=[
+            (base_label(base), suite, int(row["sum"]), int(row["size"]))
+            for (base, suite), row in counts.iterrows()
+        ],
+    )
+
+
+def methods_compared(methods: pd.DataFrame, looks: Looks) -> Markup | str:
+    """Method against method on the same subsets, and the planned contrasts.
+
+    Args:
+        methods: methods.csv.
+        looks: of the study.
+    """
+    rows = methods[methods["n"].astype(str) == "all"]
+    if rows.empty:
+        return ""
+
+    def labels(recipes: str) -> str:
+        return ", ".join(looks.label(recipe) for recipe in recipes.split(";"))
+
+    def table(chosen: pd.DataFrame, named: bool) -> Table:
+        lines = []
+        for r in chosen.itertuples():
+            ends = f"{r.population}_low", f"{r.population}_high"
+            first = [r.contrast] if named else []
+            lines.append(
+                [
+                    base_label(r.base), r.suite, *first, labels(r.a), labels(r.b), int(r.subsets),
+                    signed(r.difference), interval(r.questions_low, r.questions_high),
+                    interval(*(getattr(r, end) for end in ends)), r.population,
+                    None if math.isnan(r.wins) else f"{r.wins:.0f} %",
+                    None if math.isnan(r.p_holm) else f"{r.p_holm:.2g}", verdict(r.verdict),
+                ]
+            )  # fmt: skip
+        header = [
+            "Base", "suite", *(["contrast"] if named else []), "a", "b", "subsets", "a - b",
+            "95 % over questions", "95 %, widest", "over", "a wins", "p, Holm", "verdict",
+        ]  # fmt: skip
+        kinds = ["choice", "choice", *(["choice"] if named else []), "choice", "choice"]
+        kinds += ["number", "number", "text", "text", "choice", "number", "number", "choice"]
+        identity = "contrasts" if named else "pairs"
+        return Table(header, lines, (), 5 if named else 4, kinds, identity)
+
+    planned = rows["contrast"].notna() & (rows["contrast"] != "")
+    return render(
+        "methods", pairs=table(rows[~planned], False), contrasts=table(rows[planned], True)
+    )
+
+
 def every_merge(name: str, merges: pd.DataFrame, comparisons: pd.DataFrame, looks: Looks) -> Markup:
     """All merges with gain, interval, verdict and the target that keeps each.
 
@@ -185,7 +276,10 @@ def every_merge(name: str, merges: pd.DataFrame, comparisons: pd.DataFrame, look
     """
     keys = ["base", "subset", "recipe", "suite"]
     tests = comparisons[comparisons["reference"] == "base"][[*keys, "low", "high", "verdict"]]
+    own = comparisons.loc[comparisons["reference"] == "own", [*keys, "gain", "verdict"]]
+    own = own.rename(columns={"gain": "over_own", "verdict": "own_verdict"})
     rows = merges[merges["recipe"] != "identity"].merge(tests, "left", keys)
+    rows = rows.merge(own, "left", keys)
     lines = [
         [
             base_label(r.base), r.suite, r.n, r.subset, looks.label(r.recipe),
@@ -195,6 +289,7 @@ def every_merge(name: str, merges: pd.DataFrame, comparisons: pd.DataFrame, look
             f"diverged on {r.diverged.replace(';', ', ')}" if getattr(r, "diverged", "")
             else r.left_out if math.isnan(r.accuracy)
             else verdict(r.verdict) if isinstance(r.verdict, str) else None,
+            signed(r.over_own), verdict(r.own_verdict) if isinstance(r.own_verdict, str) else None,
             None if math.isnan(r.norm) else f"{r.norm:.4g}",
             _code(paths.kept(name, r.base, r.subset, r.recipe)),
         ]
@@ -202,10 +297,11 @@ def every_merge(name: str, merges: pd.DataFrame, comparisons: pd.DataFrame, look
     ]  # fmt: skip
     header = [
         "Base", "suite", "n", "subset", "method", "members", "accuracy, %", "gain",
-        "95 % over questions", "verdict", "norm", "to keep it, ask for",
+        "95 % over questions", "verdict", "over its best member", "verdict on that", "norm",
+        "to keep it, ask for",
     ]  # fmt: skip
     kinds = [
         "choice", "choice", "number", "text", "choice", "text", "number", "number", "text",
-        "choice", "number", "text",
+        "choice", "number", "choice", "number", "text",
     ]  # fmt: skip
-    return render("merges", table=Table(header, lines, (5, 11), 5, kinds, "every-merge"))
+    return render("merges", table=Table(header, lines, (5, 13), 5, kinds, "every-merge"))

@@ -1,4 +1,4 @@
-"""What surrounds a job: log, GPU, shared store, cost, progress.
+"""What surrounds a job: log, GPU, scratch, shared store, cost, progress.
 
 What other rooms use stands in `__init__.pyi`, and is imported when it is first used.
 """

@@ -1,4 +1,4 @@
-"""What surrounds a job: log, GPU, shared store, cost, progress."""
+"""What surrounds a job: log, GPU, scratch, shared store, cost, progress."""
 
 from . import cost as cost
 from .cost import spent as spent
@@ -12,4 +12,5 @@ from .progress import (
     summary as summary,
     waiting as waiting,
 )
+from .scratch import settle as settle
 from .store import content as content, once as once
