@@ -466,6 +466,26 @@ rule compare:
         "workflow/scripts/compare.py"
 
 
+# A finer outcome than right or wrong, as a secondary endpoint.
+rule calibrate:
+    input:
+        outcomes=lambda w: NEEDS.outcomes(w.study, "items"),
+        scores=lambda w: NEEDS.outcomes(w.study, "scores"),
+    output:
+        "results/studies/{study}/calibrated.csv",
+    log:
+        "logs/calibrate/{study}.log",
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        plan=lambda w: NEEDS.planned(w.study),
+    script:
+        "workflow/scripts/calibrate.py"
+
+
 rule figure:
     input:
         unpack(lambda w: NEEDS.made_from("figures", w.figure, w.study, HOME)),
