@@ -519,10 +519,7 @@ rule table:
 # must not make every report again, and one that ran elsewhere has left none.
 rule report:
     input:
-        **{
-            name: f"results/studies/{{study}}/{name}.csv"
-            for name in catalogue.CSV
-        },
+        **{name: f"results/studies/{{study}}/{name}.csv" for name in catalogue.CSV},
         figures=lambda w: NEEDS.study_outputs(w.study, "figures", "png"),
         tables=lambda w: NEEDS.study_outputs(w.study, "tables", "html"),
         verdicts=lambda w: NEEDS.study_verdicts(w.study),
