@@ -59,6 +59,16 @@ def elected(trimmed, combine, lam):
     return lam * (total / np.maximum(agreeing.sum(0), 1) if combine == "mean" else total)
 
 
+def random_signs(base, experts, combine, lam, tensor="", digests=None, seed=0):
+    digests = digests or [str(i) for i in range(len(experts))]
+    drawn = [hashlib.sha256(f"{seed}\n{tensor}\n{x}".encode()).digest()[0] % 2 for x in digests]
+    turned = [
+        base + (expert - base if up else base - expert)
+        for expert, up in zip(experts, drawn, strict=True)
+    ]
+    return task_arithmetic(base, turned, combine, lam)
+
+
 def model_stock(base, experts):
     deltas = [(expert - base).ravel() for expert in experts]
     n = len(deltas)
@@ -113,6 +123,7 @@ def ties_sb(base, experts, combine, density, lam, beta, svd=_svd, **salt):
 METHODS = {
     "task_arithmetic": task_arithmetic,
     "ties_hashed": ties,
+    "random_signs": random_signs,
     "model_stock": model_stock,
     "tsv_m": tsv_m,
     "iso_c": iso_c,
@@ -135,6 +146,6 @@ def update(method, base, experts, parameters, projection=True, **salt):
     if not projection and method.endswith("_sb"):
         method = {"task_arithmetic_sb": "task_arithmetic", "ties_sb": "ties_hashed"}[method]
         del arguments["beta"]
-    if method.startswith("ties"):
+    if method.startswith(("ties", "random")):
         arguments |= salt
     return METHODS[method](base, experts, **arguments)

@@ -8,10 +8,11 @@ of disk; the earlier commit then wants 22 GB of memory), merged into bfloat16. `
 an expert lies from the base in steps of bfloat16 (a standard deviation): the fewer, the more
 entries are equally large. Both sides are whole processes that take turns on the same files; without
 `--old`, ours alone. Ours runs on one and on two threads, which must write the same bits. It is
-given the experts' digests, which the workflow knows from their verdicts.
+given the weights' digests, which the workflow knows from their verdicts.
 """
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 import torch
 from bench_merge import ROOT, table, whole_process
 from safetensors.torch import save_file
+from wildmerge.tensors import Weights, known_digest
 
 COLUMNS = 4096
 STEP = 2.0**-14  # of bfloat16 at most of the base's weights
@@ -45,19 +47,27 @@ if job["experts"]:
 def make(folder: Path, rows: int, experts: int, steps: float) -> dict[str, str]:
     """Write base and experts, unless they are there: name -> folder."""
     paths = [folder / name for name in ["base", *(f"e{i:02}" for i in range(1, experts + 1))]]
-    base = 0.02 * torch.randn(rows, COLUMNS, generator=torch.Generator().manual_seed(0))
-    for seed, path in enumerate(paths):
-        if not (path / "model.safetensors").exists():
-            path.mkdir(parents=True, exist_ok=True)
-            weights = base.clone()
-            if seed:
-                noise = torch.Generator().manual_seed(seed)
-                weights += steps * STEP * torch.randn(base.shape, generator=noise)
-            tensors = {"model.embed_tokens.weight": weights.bfloat16()}
-            save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-            for name in ("config.json", "tokenizer.json"):
-                (path / name).write_text("{}")
+    for expert, path in enumerate(paths):
+        if (path / "model.safetensors").exists():
+            continue
+        path.mkdir(parents=True, exist_ok=True)
+        weights = torch.empty(rows, COLUMNS, dtype=torch.bfloat16)
+        for number, block in enumerate(weights.split(1024)):
+            drawn = 0.02 * torch.randn(block.shape, generator=_generator(0, number))
+            if expert:
+                noise = torch.randn(block.shape, generator=_generator(expert, number))
+                drawn += steps * STEP * noise
+            block.copy_(drawn)
+        tensors = {"model.embed_tokens.weight": weights}
+        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+        for name in ("config.json", "tokenizer.json"):
+            (path / name).write_text("{}")
     return {path.name: str(path) for path in paths}
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    seed = int.from_bytes(hashlib.sha256(str(numbers).encode()).digest()[:7])
+    return torch.Generator().manual_seed(seed)
 
 
 def run(
@@ -105,7 +115,7 @@ def main() -> None:
             for threads in (1, 2):
                 new = run(
                     *(ROOT / "workflow/src", "ties_hashed", paths, threads, folder / "new"),
-                    digests={name: name for name in paths},
+                    digests={name: known_digest(Weights(path)) for name, path in paths.items()},
                 )
                 rows.append({"side": "ours"} | new)
                 if arguments.old:

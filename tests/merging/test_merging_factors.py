@@ -230,7 +230,7 @@ def test_each_way_to_an_update(recipe, kind, family, of_experts, tmp_path):
 def test_a_scale_is_no_more_than_a_factor():
     """Merges share an update where they differ in what a method calls its scale, and only there."""
     scaled = {name for name, method in METHODS.items() if method.scale}
-    assert scaled == {"task_arithmetic", "ties_hashed"}
+    assert scaled == {"task_arithmetic", "ties_hashed", "random_signs"}
     for method in METHODS.values():
         if method.unscaled is None:
             continue

@@ -11,6 +11,7 @@ from wildmerge.methods._rank import floor as noise_floor
 from wildmerge.tensors import spectral
 
 RECIPES = {
+    "random_signs": {"combine": "mean", "lambda": 1.0, "seed": 0},
     "task_arithmetic": {"combine": "mean", "lambda": 1.0},
     "ties_hashed": {"combine": "mean", "density": 0.1, "lambda": 0.1},
     "model_stock": {},
@@ -208,7 +209,8 @@ def test_sixteen_bit_experts_are_merged_in_float32(method, dtype):
 @pytest.mark.parametrize("method", RECIPES)
 def test_the_order_of_the_experts_changes_nothing(method):
     base, experts = family((40, 64), 5)
-    assert relative_error(update(method, base, experts[::-1]), update(method, base, experts)) < 1e-5
+    turned = update(method, base, experts[::-1], digests=list("43210"))
+    assert relative_error(turned, update(method, base, experts)) < 1e-5
 
 
 @pytest.mark.parametrize("projection", [True, False])
@@ -404,6 +406,18 @@ def test_polar_factor_to_the_last_product(spectrum, condition):
     matrix = torch.from_numpy((left * s) @ right.T).float()
     u, _, vt = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
     assert relative_error(spectral.polar(matrix), u @ vt) < 5e-6
+
+
+def test_random_signs_are_drawn_by_seed_tensor_and_expert():
+    base, [expert] = family((40, 64), 1)
+    found = {
+        tuple(bool(update("random_signs", base, [expert], p, digests=[d], tensor=t).sum() > 0)
+              for t in "abcdefghijklmnop")
+        for d in "xy" for p in [{"combine": "sum", "lambda": 1.0, "seed": s} for s in (0, 1)]
+    }  # fmt: skip
+    # Sixteen tensors' signs of two experts by two seeds: all different, none all the same.
+    assert len(found) == 4
+    assert all(0 < sum(signs) < 16 for signs in found)
 
 
 # --- Which tensors ------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import torch
 from wildmerge import WildmergeError
 from wildmerge.files import read_json
 from wildmerge.methods import METHODS
-from wildmerge.tensors import Weights, folder_digest, spectral
+from wildmerge.tensors import Weights, known_digest, spectral
 
 DIGESTS = "digests.json"
 NOTES = "notes.json"  # tensor -> what was found in factorising it, told by every merge that uses it
@@ -58,7 +58,7 @@ def digests_for(
     if method is None or not method.salted:
         return []
     known = known or {}
-    return [known.get(name) or folder_digest(folder) for name, folder in experts.items()]
+    return [known.get(name) or known_digest(Weights(path)) for name, path in experts.items()]
 
 
 def unscaled_recipe(recipe: dict, experts: int) -> dict:
