@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import yaml
-from cluster import Cluster
+from cluster import Cluster, wait_until
 from runs import ROOT, SOON, Workflow, require
 
 pytestmark = pytest.mark.slow
@@ -31,39 +31,38 @@ def finished_jobs(cluster) -> list[dict[str, str]]:
     return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
 
 
-def broken_and_repaired(workflow: Workflow, before: list[dict[str, str]]) -> None:
-    """One merge fails: the run says so; repaired, just it and what depends on it is made."""
-    merge = sorted(workflow.folder.glob("results/merges/*/*/ties"))[0]
-    name = "/".join(merge.parts[-3:])
-    outputs = {path: path.stat().st_mtime_ns for path in workflow.folder.glob("results/**/*.json")}
-    shutil.rmtree(merge)
-    merge.write_text("no folder\n")
-    code, output = workflow.run("pico", "--profile", "slurm", "--retries", "0", *SOON)
-    assert code == 1 and "One job failed" in output and f"merge {name}: " in output
-    merge.unlink()
-    known = {job["JobId"] for job in [*before, *finished_jobs(workflow.cluster)]}
-    code, output = workflow.run("pico", "--profile", "slurm", *SOON)
-    assert code == 0, output[-5000:]
-    made = [job for job in finished_jobs(workflow.cluster) if job["JobId"] not in known]
-    assert sorted(job["Comment"] for job in made) == [
-        "rule_compare_wildcards_pico",
-        f"rule_{name.replace('/', '_')}_evaluate_merge",
-    ]
-    changed = {path for path, time in outputs.items() if path.stat().st_mtime_ns != time}
-    assert {path.parent for path in changed} == {merge, workflow.folder / f"results/scores/{name}"}
+def cancel_a_merge(cluster: Cluster) -> str:
+    """Cancel one merge as soon as it is in the queue; returns its comment."""
+
+    def merges() -> list[str]:
+        rows = cluster.run("squeue", "--noheader", "--format=%i %k").splitlines()
+        return [row for row in rows if row.endswith("_evaluate_merge")]
+
+    wait_until(merges, "a merge in the queue", 1200)
+    number, comment = merges()[0].split()
+    cluster.run("scancel", number)
+    return comment
 
 
 def test_the_pico_study_as_typed(tmp_path, clone):
     require()
     with Cluster(tmp_path / "cluster", min_job_age=3600) as cluster:
         workflow = Workflow(clone, cluster)
-        code, output = workflow.run("pico", "--profile", "slurm")
-        assert code == 0, output[-5000:]
-        jobs = finished_jobs(cluster)
-        code, output = workflow.run("pico", "--profile", "slurm")
-        assert code == 0 and "Nothing to be done" in output
-        broken_and_repaired(workflow, jobs)
+        process = workflow.start("pico", "--profile", "slurm", "--retries", "0", *SOON)
+        lost = cancel_a_merge(cluster)
+        assert process.wait(1800) == 1
+        first, output = finished_jobs(cluster), workflow.output
+        code, _ = workflow.run("pico", "--profile", "slurm", *SOON)
+        assert code == 0, workflow.output[-5000:]
+        jobs = [job for job in finished_jobs(cluster) if job["JobState"] != "CANCELLED"]
+        code, again = workflow.run("pico", "--profile", "slurm")
+    assert code == 0 and "Nothing to be done" in again
 
+    assert "One job failed" in output and "SLURM status is: 'CANCELLED'" in output
+    # That merge, and what depends on it.
+    known = {job["JobId"] for job in first}
+    made = sorted(job["Comment"] for job in jobs if job["JobId"] not in known)
+    assert made == ["rule_compare_wildcards_pico", lost]
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
     # A merge and its evaluation are one job, called after what they make.
     merges = sorted(path.parent for path in clone.glob("results/merges/*/*/*/summary.json"))

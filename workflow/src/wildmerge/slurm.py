@@ -333,11 +333,13 @@ def noticing(check_active_jobs: Callable[..., Any]) -> Callable[..., Any]:
         active = [job async for job in check_active_jobs(executor, active_jobs)]
         listed = await asyncio.to_thread(_listed, executor.run_uuid) if active else None
         seen = vars(executor).setdefault("_wildmerge_seen", {})
+        # With accounts, what the queue has forgotten is asked of them.
+        forgotten = _FORGOTTEN if executor.get_status_command() == "squeue" else ""
         soon = False
         for job in active:
             reason, asked = "", ""
             if listed is not None:
-                reason, asked = listed.get(job.external_jobid, (_FORGOTTEN, ""))
+                reason, asked = listed.get(job.external_jobid, (forgotten, ""))
             # Three times: a controller that has just started may not know all its nodes.
             before, times = seen.get(job.external_jobid, ("", 0))
             times = times + 1 if reason == before else 1
@@ -345,7 +347,7 @@ def noticing(check_active_jobs: Callable[..., Any]) -> Callable[..., Any]:
             soon |= reason == _FORGOTTEN or bool(_NEVER.fullmatch(reason))
             if times >= 3 and _NEVER.fullmatch(reason):
                 _end(executor, job, reason, asked)
-            elif times >= 3 and reason == _FORGOTTEN and executor.get_status_command() == "squeue":
+            elif times >= 3 and reason == _FORGOTTEN:
                 executor.report_job_error(
                     job,
                     msg=f"Slurm has forgotten its job {job.external_jobid}: this run did not look "
