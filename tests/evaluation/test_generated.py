@@ -298,6 +298,17 @@ def test_another_backend_generates(folder):
         score(folder, "mixed", generation_backend="vlm")
 
 
+def test_an_answer_longer_than_the_window_is_refused(folder, tmp_path):
+    task = {"metric": "exact_match", "file": str(folder / "sums.jsonl")}
+    spec = {"tasks": {"long": task | {"generation_kwargs": {"max_gen_toks": 512}}}}
+    suites.fetch_suite("long", spec, tmp_path / "long/suite")
+    prompts.tokenize(folder / "model", tmp_path / "long/suite", tmp_path / "long/prompts")
+    with pytest.raises(
+        WildmergeError, match=r"may have 512 tokens and .* input has 512\. Say less"
+    ):
+        score(tmp_path, "long", folder / "model")
+
+
 def test_weights_that_overflow_and_weights_that_are_no_numbers(folder, tmp_path):
     for name, value in (("large", 3e38), ("nan", math.nan)):
         pico.llama(tmp_path / name, initializer_range=0.5, dtype=torch.float32)

@@ -46,6 +46,30 @@ def test_what_stays_is_that_of_a_sort_by_magnitude_and_hash(few, steps, density,
         assert found.count_nonzero() == min(stay, (expert != base).sum())
 
 
+@pytest.mark.parametrize("wrong", [False, True], ids=["right", "wrong"])
+@pytest.mark.parametrize("steps", [0.3, 1, 30])
+def test_a_sample_saves_walks_and_decides_nothing(steps, wrong, monkeypatch):
+    """Of large tensors a sample says where to look; where it is wrong the digits are counted."""
+    monkeypatch.setattr(_trimming, "_STRIPS", 64)
+    monkeypatch.setattr(_trimming, "_STRIP", 32)
+    monkeypatch.setattr(chunks.slices, "__defaults__", (10_000,))
+    base, (expert,) = rounded(40_000, 1, steps)
+    if wrong:  # the strips, each a 20th of the distance between them, are those of another tensor
+        expert.view(64, 625)[:, :40] = base.view(64, 625)[:, :40] + 1
+    walks, show = [], _trimming._show
+
+    def counted(origin, shown, part):
+        walks.append(part.start == 0)
+        show(origin, shown, part)
+
+    monkeypatch.setattr(_trimming, "_show", counted)
+    for density in (0.02, 0.1, 0.5, 0.97):
+        walks.clear()
+        found = ties(base, [expert], ["a"], KEEP | {"density": density})
+        assert np.array_equal(found.numpy(), trimmed(base, expert, density, 0, "t", "a"))
+        assert (sum(walks) > 1) == wrong
+
+
 def test_values_of_every_kind():
     """Denormal and huge numbers, zeros of both signs, all equal, nothing at all."""
     base = torch.zeros(6)

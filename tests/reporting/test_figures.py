@@ -326,3 +326,53 @@ def test_every_figure_and_table_declares_what_it_takes(kind):
 def test_an_input_that_is_not_declared_is_not_there(small):
     with pytest.raises(WildmergeError, match=r"answers\.csv was expected among the inputs"):
         figure("gain_by_method").draw(inputs(merges=small.merges))
+
+
+def test_nested_intervals_show_every_population_that_is_known(small):
+    drawn = figure("nested_intervals").draw(inputs(answers=small.answers))
+    assert len(drawn.axes) == 3  # two bases and their mean
+    rows = small.answers.query("base == 'first' and reference == 'base'")
+    known = rows[["questions_low", "both_low", "checkpoints_low"]].notna().sum().sum()
+    assert len(drawn.axes[0].collections) == known
+    mean = small.answers.query("base == 'average' and reference == 'base'")
+    assert len(drawn.axes[2].collections) == mean[["questions_low", "bases_low"]].size
+
+
+def test_the_matrix_of_methods_has_every_pair_twice(small):
+    module = figure("method_matrix")
+    drawn = module.draw(inputs(methods=small.methods))
+    assert len(drawn.axes) == 2
+    pairs = small.methods.query("base == 'first' and n == 'all' and contrast == ''")
+    recipes = Looks(PAPERS).order([*pairs["a"], *pairs["b"]])
+    values, texts = module.matrix(pairs, recipes)
+    assert np.nan_to_num(values + values.T) == pytest.approx(np.zeros_like(values))
+    told = [text for row in texts for text in row if text]
+    assert len(told) == len(recipes) * (len(recipes) - 1)
+    assert (
+        sum(text.endswith("*") for text in told)
+        == 2 * pairs["verdict"].isin(["above", "below"]).sum()
+    )
+
+
+def test_the_power_curve_stands_over_what_was_seen(small):
+    ax = (
+        figure("power_curve")
+        .draw(inputs(comparisons=small.comparisons, scores=small.scores))
+        .axes[0]
+    )
+    own = small.comparisons.query("base == 'first' and reference == 'base' and n > 1")
+    alone, corrected = line(ax, "seen, alone"), line(ax, "seen, corrected")
+    assert (corrected.get_ydata()[1:] > alone.get_ydata()[1:]).all()
+    churn = own["differing"].median()  # of 100 questions
+    seen = np.interp(churn, alone.get_xdata(), alone.get_ydata())
+    assert seen == pytest.approx(own.loc[own["differing"] == churn, "mde"].median(), rel=0.2)
+
+
+def test_shares_stand_on_what_they_would_be_without_a_gain(small):
+    drawn = figure("share_band").draw(inputs(answers=small.answers))
+    assert len(drawn.axes) == 2
+    rows = small.answers.query("base == 'first' and reference == 'base'")
+    bands = sorted((bar.get_x(), bar.get_width()) for bar in drawn.axes[0].patches)
+    assert bands == sorted(
+        zip(rows["share_null_low"], rows["share_null_high"] - rows["share_null_low"], strict=True)
+    )

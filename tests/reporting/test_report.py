@@ -14,7 +14,7 @@ import pytest
 import simulate
 from drawing import PAPERS, inputs
 from project import ROOT
-from wildmerge.analysis import Facts, compare_study, gather, scores
+from wildmerge.analysis import Facts, calibrate_study, compare_study, gather, scores
 from wildmerge.reporting.answers import sentences
 from wildmerge.reporting.dictionary import COLUMNS
 from wildmerge.reporting.headlines import headlines
@@ -46,6 +46,7 @@ def make(folder, plan, bases, pool, figures=FIGURES):
     frames = dict(zip(("scores", "merges"), scores.read(plan), strict=True))
     contrast = {"name": "a contrast", "a": ["task_arithmetic"], "b": ["iso_c"]}
     frames |= compare_study(gather(plan, Facts(contrasts=[contrast])))
+    frames["calibrated"] = calibrate_study(plan)
     pictures, tables = [], []
     for name in figures:
         pictures.append(folder / f"{name}.png")

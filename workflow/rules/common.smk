@@ -11,15 +11,14 @@ HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[
 # In a checkout the package lies here; in a wheel it is found already.
 sys.path.insert(0, str(HOME / "workflow/src"))
 
+from snakemake.io import sourcecache_entry
 from wildmerge import patches
 from wildmerge.home import config_folder, search_path
 from wildmerge.run import cost, summary
 from wildmerge.sources import DATASETS_LOCK, pins_of, read_lock
 from wildmerge.sources import locked_files, source_of, takes_pickles
-from wildmerge.study import catalogue, paths, sheets
-from wildmerge.study import check_tasks, load_experts
-from wildmerge.study import Needs, own_files, ways_on
-from wildmerge.study import BASE, IDENTITY
+from wildmerge.study import BASE, Needs, catalogue, check_tasks, load_experts
+from wildmerge.study import own_files, paths, sheets, ways_on
 from wildmerge.validation import read_yaml, validate
 
 # Jobs find the package without an installation, on Slurm and in conda too.
@@ -60,9 +59,13 @@ def of_merge(answer):
     return lambda w: answer(w.base, w.subset, w.recipe)
 
 
-def members(wildcards):
-    """The checkpoints in a model."""
-    return NEEDS.members(wildcards.base, wildcards.subset, wildcards.recipe)
+def weights(wildcards):
+    """A model's folder; Snakemake records it as one among the results, wherever it waits."""
+    folder, home = (of_merge(answer)(wildcards) for answer in (NEEDS.model, NEEDS.home))
+    return folder if folder == home else sourcecache_entry(folder, home)
+
+
+members = of_merge(NEEDS.members)
 
 
 def drawn(wildcards):
@@ -104,10 +107,7 @@ say_once = cache(logger.warning)
 def present(base, model):
     """The revision to download; a dry run goes on without one, a run does not."""
     if lack := lacks(base, model):
-        say_once(
-            f"A checkpoint of config/models.tsv has {lack}. Planning goes on without; a run does "
-            "not."
-        )
+        say_once(f"A checkpoint of config/models.tsv has {lack}. A plan goes on; a run does not.")
     row, folder = NEEDS.row(base, model), Path(paths.checkpoint(base, model))
     return source_of(row["repo"]).present(row, folder, say_once)
 

@@ -65,7 +65,12 @@ def _lock_datasets(config: Path) -> list[str]:
 
     path, sheet = config / DATASETS_LOCK, config / "suites.yaml"
     suites = read_yaml(sheet) if sheet.is_file() else {}
-    hub = {name: spec for name, spec in suites.items() if spec.get("source") == "hub"}
+    hub = {
+        name: spec
+        for name, spec in suites.items()
+        if spec.get("source", "hub") == "hub"
+        and not all("file" in t for t in spec["tasks"].values())
+    }
     if not hub:
         return []
     from wildmerge.evaluation import datasets_of  # it reads all of lm-eval's tasks

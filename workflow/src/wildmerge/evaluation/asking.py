@@ -97,6 +97,9 @@ class Asking:
         from lm_eval import simple_evaluate
 
         metric, kept = entry["result"]
+        if kind(entry) == GENERATION:
+            for leaf in entry["members"]:
+                _check_room(lm, task, self._loaded[leaf])
         with _overflows(lm) as overflowed:
             results = simple_evaluate(
                 lm,
@@ -142,6 +145,19 @@ class Asking:
             if diverged and not row["loglikelihoods"]:
                 row["loglikelihoods"] = [math.nan]
         return pa.Table.from_pylist(rows, OUTCOMES_WITH_TEXT)
+
+
+def _check_room(lm: LM, task: str, leaf: Task) -> None:
+    """Raise WildmergeError where an answer alone fills the model's longest input."""
+    given = leaf.get_config("generation_kwargs") or {}
+    longest = given.get("max_gen_toks", getattr(lm, "max_gen_toks", 0))
+    window = getattr(lm, "max_length", None)
+    if isinstance(window, int) and longest >= window:
+        raise WildmergeError(
+            f"Expected answers to task {task!r} that leave room for a question, but they may have "
+            f"{longest} tokens and the model's longest input has {window}. Say less under "
+            "`generation_kwargs: {max_gen_toks: ...}`, or take the task out of the suite."
+        )
 
 
 def _number(value: Any, task: str, metric: str) -> float:

@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# So many candidates are kept and partitioned; more are counted by digits first.
+# So many candidates are collected; more are counted by digits first.
 _FEW = 1 << 22
+
+# A sample says between which keys the bound lies: so many strips of so many entries.
+_STRIPS, _STRIP = 1024, 1024
 
 _DIGIT = 1 << 16  # the values of 16 bits
 _WORD = 0xFFFFFFFF  # the bits of a word of 32
@@ -111,14 +114,18 @@ class Bound:
         torch.hardshrink(delta, _float(max(self.magnitude - 1, 0)), out=delta)
         if self.hash:
             equal = _between(delta, self.magnitude, self.magnitude)
-            leaving = equal[salt.hashes(equal + start) < self.hash]
-            delta.index_fill_(0, leaving, 0)
+            leaving, _ = _in_range(salt.hashes(equal + start), 0, self.hash - 1)
+            delta.index_fill_(0, equal.index_select(0, leaving), 0)
 
 
 class Search:
-    """The search for one expert's bound: its digits one after another, a walk for each.
+    """The search for one expert's bound, in walks over its entries.
 
-    The digits are the upper and the lower 16 bits of the magnitude, then the upper 16 of the hash.
+    A sample may say between which two keys the bound lies. A walk then counts the entries above
+    them and collects those between; whether the sample was right follows from the numbers.
+
+    Without a sample, or where it was wrong, the bound's digits are found one after another, a walk
+    for each: the upper and the lower 16 bits of the magnitude, then the upper 16 of the hash.
     Candidates are the entries with the digits that are found; as soon as they are few, their keys
     are collected. What is added up is whole numbers: threads may work in any order.
 
@@ -128,17 +135,39 @@ class Search:
 
     Attributes:
         bound: what was looked for; None until it is found.
+        entries: how many there are.
     """
 
     def __init__(self, stay: int, entries: int):
         import torch
 
         self.bound: Bound | None = None
+        self.entries = entries
         self._left, self._candidates = stay, entries
         self._digits: list[int] = []
         self._counts = torch.zeros(_DIGIT, dtype=torch.int64)
         self._keys: list[torch.Tensor] = []
+        self._between: tuple[int, int] | None = None
+        self._above = 0
         self._lock = Lock()
+
+    def guess(self, sample: torch.Tensor) -> None:
+        """Guess between which keys the bound lies.
+
+        Args:
+            sample: (strips, entries of each) int64, keys from all over the weights.
+        """
+        strips, size = len(sample), sample.numel()
+        ordered, share = sample.view(-1).sort().values, self._left / self._candidates
+        place = min(size - 1, int((1 - share) * size))
+        # Neighbours are alike, so the error is that of a mean over strips, here six times.
+        shares = (sample >= ordered[place]).double().mean(1)
+        error = 6 * shares.std().item() / strips**0.5 + 1 / size
+        if 2 * error * self._candidates <= _FEW:
+            first, last = (place + int(sign * error * size) for sign in (-1, 1))
+            low = int(ordered[first]) if first > 0 else 0
+            high = int(ordered[last]) if last < size - 1 else (1 << 63) - 1
+            self._between = low, high
 
     def look(self, delta: torch.Tensor, start: int, salt: Salt) -> None:
         """Count or collect the candidates in a chunk of the task vector.
@@ -150,6 +179,8 @@ class Search:
         """
         import torch
 
+        if self._between:
+            return self._collect(delta, start, salt, *self._between)
         if not self._digits:
             # The upper half of each number: its sign, which is dropped, and 15 bits.
             return self._count(delta.view(torch.int16)[1::2] & 0x7FFF)
@@ -159,18 +190,24 @@ class Search:
         else:
             low = high = low + self._digits[1]
         found = _between(delta, low, high)
-        bits = delta.index_select(0, found).view(torch.int32) & _MAGNITUDE
         if len(self._digits) == 1 and self._candidates > _FEW:
-            return self._count(bits & 0xFFFF)
-        hashes = salt.hashes(found + start)
+            return self._count(delta.index_select(0, found).view(torch.int32) & 0xFFFF)
+        keys = _keys(delta, found, start, salt)
         if self._candidates > _FEW:
-            return self._count(hashes >> 16)
-        keys = bits.long() << 32 | hashes
+            return self._count((keys & _WORD) >> 16)
         if len(self._digits) == 3:
-            keys = keys[hashes >> 16 == self._digits[2]]
+            keys = keys[(keys & _WORD) >> 16 == self._digits[2]]
         with self._lock:
             self._keys.append(keys)
         return None
+
+    def _collect(self, delta: torch.Tensor, start: int, salt: Salt, low: int, high: int) -> None:
+        """Count the keys above `high`, and collect those from `low` up to it."""
+        keys = _keys(delta, _between(delta, low >> 32, high >> 32), start, salt)
+        inside, above = _in_range(keys, low, high)
+        with self._lock:
+            self._above += above + _count_above(delta, high >> 32)
+            self._keys.append(keys.index_select(0, inside))
 
     def _count(self, digits: torch.Tensor) -> None:
         import torch
@@ -185,9 +222,13 @@ class Search:
 
         if self._keys:
             keys = torch.cat(self._keys)
-            smallest = int(keys.kthvalue(len(keys) - self._left + 1).values)
-            self.bound = Bound(smallest >> 32, smallest & _WORD)
             self._keys.clear()
+            rank = self._left - self._above
+            self._between, self._above = None, 0
+            if 0 < rank <= len(keys):  # else the sample was wrong
+                smallest = int(keys.kthvalue(len(keys) - rank + 1).values)
+                # Of zeros it does not matter which stay.
+                self.bound = Bound(smallest >> 32, smallest & _WORD if smallest >> 32 else 0)
             return
         # How many entries have each digit or a larger one, the largest digit first.
         reached = self._counts.flip(0).cumsum(0)
@@ -199,7 +240,6 @@ class Search:
         self._counts.zero_()
         if len(self._digits) == 2:
             magnitude = self._digits[0] << 16 | digit
-            # Of zeros it does not matter which stay.
             if magnitude == 0 or self._left == self._candidates:
                 self.bound = Bound(magnitude, 0)
 
@@ -216,6 +256,7 @@ def search_all(
     """
     from wildmerge.tensors import in_parallel, slices
 
+    _guess_all(searches, tensors)
     while unfinished := [i for i, search in enumerate(searches) if search.bound is None]:
         for origin, experts, salts in tensors():
             shown = [(experts[i], salts[i], searches[i]) for i in unfinished]
@@ -223,6 +264,31 @@ def search_all(
         for i in unfinished:
             searches[i].advance()
     return [search.bound for search in searches if search.bound]
+
+
+def _guess_all(
+    searches: Sequence[Search],
+    tensors: Callable[[], Iterable[tuple[torch.Tensor, Sequence[torch.Tensor], Sequence[Salt]]]],
+) -> None:
+    """Tell every search about a sample of its entries, where there are many."""
+    import torch
+
+    from wildmerge.tensors import delta
+
+    apart = searches[0].entries // _STRIPS
+    if apart < 16 * _STRIP:
+        return
+    every = torch.arange(_STRIP)
+    samples: list[list[torch.Tensor]] = [[] for _ in searches]
+    for origin, experts, salts in tensors():
+        for first in range(0, len(origin) - _STRIP + 1, apart):
+            part = slice(first, first + _STRIP)
+            start = origin[part].float()
+            for sample, expert, salt in zip(samples, experts, salts, strict=True):
+                vector = delta(start, expert[part], torch.empty_like(start))
+                sample.append(_keys(vector, every.to(vector.device), first, salt))
+    for search, sample in zip(searches, samples, strict=True):
+        search.guess(torch.stack(sample))
 
 
 def _show(
@@ -250,6 +316,36 @@ def _between(delta: torch.Tensor, low: int, high: int) -> torch.Tensor:
         return torch.from_numpy(np.flatnonzero(bits <= high - low))
     magnitudes = delta.view(torch.int32) & _MAGNITUDE
     return ((magnitudes >= low) & (magnitudes <= high)).nonzero().view(-1)
+
+
+def _in_range(values: torch.Tensor, low: int, high: int) -> tuple[torch.Tensor, int]:
+    """Of (k,) int64 the positions at which they lie in [low, high], and how many are larger."""
+    import numpy as np
+    import torch
+
+    if values.device.type == "cpu":
+        found = values.numpy()
+        inside = np.flatnonzero((found >= low) & (found <= high))
+        return torch.from_numpy(inside), int(np.count_nonzero(found > high))
+    return ((values >= low) & (values <= high)).nonzero().view(-1), int((values > high).sum())
+
+
+def _count_above(delta: torch.Tensor, high: int) -> int:
+    """How many magnitudes of a chunk, as bits, are larger."""
+    import numpy as np
+    import torch
+
+    if delta.device.type == "cpu":
+        return int(np.count_nonzero(delta.numpy().view(np.uint32) & _MAGNITUDE > high))
+    return int((delta.view(torch.int32) & _MAGNITUDE > high).sum())
+
+
+def _keys(delta: torch.Tensor, positions: torch.Tensor, start: int, salt: Salt) -> torch.Tensor:
+    """The keys of entries of a chunk that begins at `start`: magnitude, then hash; (k,) int64."""
+    import torch
+
+    bits = delta.index_select(0, positions).view(torch.int32) & _MAGNITUDE
+    return bits.long() << 32 | salt.hashes(positions + start)
 
 
 def _float(bits: int) -> float:

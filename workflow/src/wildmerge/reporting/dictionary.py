@@ -92,6 +92,10 @@ COLUMNS = {
     "rank": "place among the merges of a base by gain, from 1",
     "contender": "whether this may be the best merge: the best is among the contenders in 95 % of "
     "studies",
+    "outcome": "`probability` or `log-probability` (natural logarithm) of the right answer, at the "
+    "model's own temperature; its gain is in points, or in nats",
+    "temperature": "by which the model's scores are divided, so that its probabilities fit best; "
+    "geometric mean over tasks",
     "over_members": "gain over each of its members, points, `name:+1.20` separated by `;`",
 }
 

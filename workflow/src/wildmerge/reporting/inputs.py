@@ -94,6 +94,11 @@ class Inputs:
         """best.csv: a row a merge, by its gain over the base."""
         return self._frame("best")
 
+    @property
+    def calibrated(self) -> pd.DataFrame:
+        """calibrated.csv: a row a model and outcome by likelihood."""
+        return self._frame("calibrated")
+
     def _frame(self, name: str) -> pd.DataFrame:
         if name not in self.frames:
             raise WildmergeError(

@@ -16,7 +16,10 @@ from . import paths
 
 KINDS = ("figures", "tables")
 # What a figure or table may ask for. The CSV files of a study, by their names ...
-CSV = ("scores", "merges", "comparisons", "intervals", "answers", "methods", "best")
+CSV = (
+    *("scores", "merges", "comparisons", "intervals", "answers", "methods", "best"),
+    "calibrated",
+)
 # ... the Gram matrices of a base's task vectors, one file a base of the study ...
 SIMILARITY = "similarity"
 # ... and the paper's own numbers: `published/table1` is config/published/table1.csv.

@@ -17,7 +17,9 @@ def _boosted(one: Recipe, other: Recipe) -> bool:
     method = METHODS.get(one["merge_method"])
     if method is None or method.boosts != other["merge_method"]:
         return False
-    return _without(one, "beta") == _without(other)
+    # The boosting has parameters of its own besides.
+    plain = other.get("parameters", {})
+    return {key: value for key, value in one["parameters"].items() if key in plain} == plain
 
 
 def _summed(one: Recipe, other: Recipe) -> bool:

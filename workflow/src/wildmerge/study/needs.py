@@ -124,6 +124,12 @@ class Needs:
             return paths.checkpoint(base, subset)
         return self.scratch.model(base, subset, recipe)
 
+    def home(self, base: str, subset: str, recipe: str) -> str:
+        """Where that folder lies if there is no scratch."""
+        if recipe == IDENTITY:
+            return paths.checkpoint(base, subset)
+        return paths.Scratch().model(base, subset, recipe)
+
     def summary(self, base: str, subset: str, recipe: str) -> str | list[str]:
         """The summary that comes with the weights of a merge; nothing for what is not merged."""
         return [] if recipe == IDENTITY else paths.summary(base, subset, recipe)
