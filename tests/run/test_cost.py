@@ -28,7 +28,7 @@ localrule aggregate:
     wildcards: study=s
 """
 GB = {"b": 2.0}
-METHODS = {"ties": "ties", "iso": "iso_c"}
+METHODS = {"ties": "ties_hashed", "iso": "iso_c"}
 MEMBERS = {("b", "n02-01"): ("x", "y")}
 
 

@@ -76,3 +76,23 @@ def test_the_pico_study_as_typed(tmp_path, clone):
     # Checkpoints' task vectors share a job.
     vectors = [job["Comment"] for job in jobs if "task_vector" in job["Comment"]]
     assert vectors == ["rule_task_vectors_task_vector"]
+
+
+def test_the_pico_study_on_a_whole_node(tmp_path, clone):
+    require()
+    with Cluster(tmp_path / "cluster", nodes=1, gpus=8) as cluster:
+        workflow = Workflow(clone, cluster)
+        output = f"--output={clone}/output"
+        command = [
+            "sbatch",
+            "--parsable",
+            output,
+            f"--chdir={clone}",
+            f"{clone}/profiles/node/job.sh",
+        ]
+        number = workflow.run_here(*command, "pico").strip()
+        cluster.wait_for_state(number, "COMPLETED", seconds=1200)
+    assert (clone / "results/studies/pico/report.html").exists()
+    assert len(list(clone.glob("results/scores/*/*/*/few.json"))) == 9
+    # Nothing is left but results.
+    assert not list(clone.glob("results/merges/*/*/*/model"))
