@@ -148,4 +148,5 @@ def update(method, base, experts, parameters, projection=True, **salt):
         del arguments["beta"]
     if method.startswith(("ties", "random")):
         arguments |= salt
+        assert arguments.pop("trim", "tensor") == "tensor"
     return METHODS[method](base, experts, **arguments)

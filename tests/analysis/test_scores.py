@@ -10,7 +10,7 @@ import simulate
 from drawing import PAPERS
 from project import ROOT
 from wildmerge import WildmergeError
-from wildmerge.analysis import gather, scores
+from wildmerge.analysis import FRAMES, gather, scores
 from wildmerge.reporting import layout as tables, sections
 from wildmerge.reporting.looks import Looks
 
@@ -77,8 +77,8 @@ def test_a_merge_that_diverged_is_marked(plan, tmp_path):
     assert merges["diverged"].tolist() == ["boolq" if i == 6 else "" for i in range(len(plan))]
     merges.to_csv(tmp_path / "merges.csv", index=False)
     back = scores.read_table(tmp_path / "merges.csv")
-    columns = ["base", "subset", "recipe", "suite", "reference", "low", "high", "verdict"]
-    page = sections.every_merge("it", back, pd.DataFrame(columns=columns), LOOKS)
+    none = pd.DataFrame(columns=FRAMES["comparisons"])
+    page = sections.every_merge("it", back, none, LOOKS)
     assert page.count("diverged on boolq") == 1
 
 

@@ -69,7 +69,7 @@ class Registered(GroupMergeMethod):
                 "model's weights, by which equally large entries are chosen: `wildmerge digest "
                 "FOLDER` prints it."
             )
-        if parameters["trim"] == "model" and not all(map(re.compile(_BOUND).fullmatch, bounds)):
+        if parameters.get("trim") == "model" and not all(map(re.compile(_BOUND).fullmatch, bounds)):
             raise WildmergeError(
                 f"{self.name} in the mergekit YAML: with `trim: model` a `bound` (two words of "
                 "eight hexadecimal digits, as 3a83126f-00000000) was expected under each model's "
