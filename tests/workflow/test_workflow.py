@@ -124,7 +124,7 @@ def test_a_broken_shard_stops_the_merges_that_read_it_and_no_other(finished):
     doomed, other = SCORE.format("n02-01", "ties"), SCORE.format("base", "identity")
     for target in (doomed, other):
         (finished.folder / target).unlink()
-    # The workflow's own copy: a shard that breaks in its source folder is refused when it is brought.
+    # The workflow's own copy: a shard that breaks in its source folder is refused at its download.
     shard.unlink()
     shard.write_bytes(whole[: len(whole) // 2])
     try:
