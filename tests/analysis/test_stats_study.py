@@ -197,7 +197,7 @@ def test_intervals_of_whole_simulated_studies_cover_their_truth(tmp_path):
     """From files to answers.csv: the mean gain of one recipe's only merge, over questions."""
     covered = []
     gain, churn = simulate.TRAITS["task_arithmetic"]
-    for seed in range(150):
+    for seed in range(600):
         plan = simulate.study(
             tmp_path / str(seed), pool=2, sizes={2: 1}, recipes=["task_arithmetic"], tasks=TASKS,
             seed=seed,
@@ -206,4 +206,4 @@ def test_intervals_of_whole_simulated_studies_cover_their_truth(tmp_path):
         row = answers[answers["reference"] == "base"].iloc[0]
         truth = gain + np.mean([-1.0 / 4 - 0.5, -0.5]) * churn
         covered.append(row["questions_low"] <= truth <= row["questions_high"])
-    assert 0.91 <= np.mean(covered) <= 0.99  # 150 studies: two standard errors are 3.6 points
+    assert 0.932 <= np.mean(covered) <= 0.968  # 600 studies: two standard errors are 1.8 points

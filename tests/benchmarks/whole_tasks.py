@@ -120,7 +120,8 @@ def stand_ins(count: int = 60) -> dict[str, list[dict]]:
     def headqa() -> dict:
         many = draw.randint(4, 5)
         answers = [{"aid": i + 1, "atext": f"{text(1, 9)} {i}"} for i in range(many)]
-        return {"qtext": text(5, 40), "ra": draw.randint(1, many), "answers": answers}
+        asked = {"name": f"exam {draw.randint(1, 9)}", "qid": draw.randint(1, 230)}
+        return asked | {"qtext": text(5, 40), "ra": draw.randint(1, many), "answers": answers}
 
     def truthful() -> dict:
         many = draw.randint(2, 9)
